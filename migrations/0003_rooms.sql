@@ -1,0 +1,129 @@
+-- Rooms: the event graph, the state at each event, and the current state by position.
+
+CREATE TABLE rooms (
+    room_sn    BIGINT PRIMARY KEY,   -- the number of its create event
+    room_id    TEXT NOT NULL UNIQUE,
+    version    TEXT NOT NULL,
+    rev        BIGINT NOT NULL,      -- revision of the current state: what a writer compares
+    state_root BYTEA NOT NULL,       -- current state, as a root in state_nodes
+    joined     BIGINT NOT NULL,      -- members by membership, kept with the state
+    invited    BIGINT NOT NULL,
+    last_pos   BIGINT NOT NULL       -- position of the newest timeline event
+);
+
+-- An event has one number for life, `sn`, taken from the stream. Timeline events have pos = sn; outliers and history
+-- fetched later have none, so no sync ever shows them as new.
+-- (topo, topo_minor) orders a room's timeline for paging: a live event has (sn, 0), history that fills the gap before it
+-- has (sn, -1), (sn, -2) and so on, backwards.
+CREATE TABLE events (
+    sn           BIGINT PRIMARY KEY,
+    event_id     TEXT NOT NULL UNIQUE,
+    room_sn      BIGINT NOT NULL,
+    pos          BIGINT,
+    topo         BIGINT NOT NULL,
+    topo_minor   BIGINT NOT NULL,
+    depth        BIGINT NOT NULL,
+    type         TEXT NOT NULL,
+    state_key    TEXT,
+    sender       TEXT NOT NULL,
+    status       BIGINT NOT NULL,    -- 0 accepted, 1 soft-failed, 2 rejected, 3 outlier
+    state_before BYTEA,              -- root in state_nodes; NULL while unknown
+    state_after  BYTEA,
+    prev_sns     BYTEA NOT NULL,     -- packed numbers of prev_events and auth_events that are here
+    auth_sns     BYTEA NOT NULL,
+    device_id    TEXT,               -- who sent it, for unsigned.transaction_id
+    txn_id       TEXT,
+    redacted_by  TEXT,
+    json         TEXT NOT NULL       -- the PDU, canonical; the redacted form once it is redacted
+);
+CREATE INDEX events_pos ON events (room_sn, pos) WHERE pos IS NOT NULL;
+CREATE INDEX events_topo ON events (room_sn, topo, topo_minor);
+
+-- Events that no other event of the room names as prev: what the next event will build on.
+CREATE TABLE extremities (
+    room_sn  BIGINT NOT NULL,
+    event_sn BIGINT NOT NULL,
+    PRIMARY KEY (room_sn, event_sn)
+);
+
+-- The state at an event is a persistent hash trie; equal states of a room have equal roots and share their nodes.
+CREATE TABLE state_nodes (
+    room_sn BIGINT NOT NULL,
+    hash    BYTEA NOT NULL,
+    body    BYTEA NOT NULL,
+    PRIMARY KEY (room_sn, hash)
+);
+
+CREATE TABLE current_state (
+    room_sn   BIGINT NOT NULL,
+    type      TEXT NOT NULL,
+    state_key TEXT NOT NULL,
+    event_sn  BIGINT NOT NULL,
+    pos       BIGINT NOT NULL,
+    PRIMARY KEY (room_sn, type, state_key)
+);
+
+-- Each change of the current state, at the position where it became current: a merge of forks can make an old event
+-- current, or take one away (event_sn NULL).
+CREATE TABLE current_state_delta (
+    room_sn   BIGINT NOT NULL,
+    pos       BIGINT NOT NULL,
+    type      TEXT NOT NULL,
+    state_key TEXT NOT NULL,
+    event_sn  BIGINT,
+    prev_sn   BIGINT,
+    PRIMARY KEY (room_sn, pos, type, state_key)
+);
+CREATE INDEX current_state_delta_key ON current_state_delta (room_sn, type, state_key, pos);
+
+-- The current membership of each user in each room, from the current state.
+CREATE TABLE memberships (
+    user_id    TEXT NOT NULL,
+    room_sn    BIGINT NOT NULL,
+    membership TEXT NOT NULL,
+    event_sn   BIGINT NOT NULL,
+    pos        BIGINT NOT NULL,
+    forgotten  BIGINT NOT NULL,
+    PRIMARY KEY (user_id, room_sn)
+);
+CREATE INDEX memberships_room ON memberships (room_sn, membership);
+
+-- Each change of a membership, so that a token of any age sees joins and leaves between.
+CREATE TABLE membership_changes (
+    user_id    TEXT NOT NULL,
+    pos        BIGINT NOT NULL,
+    room_sn    BIGINT NOT NULL,
+    membership TEXT NOT NULL,
+    prev       TEXT,
+    event_sn   BIGINT NOT NULL,
+    PRIMARY KEY (user_id, pos, room_sn)
+);
+CREATE INDEX membership_changes_room ON membership_changes (room_sn, pos);
+
+-- A redaction that arrived, whether or not its target is here yet.
+CREATE TABLE redactions (
+    room_sn      BIGINT NOT NULL,
+    target_id    TEXT NOT NULL,
+    redaction_sn BIGINT NOT NULL,
+    PRIMARY KEY (room_sn, target_id, redaction_sn)
+);
+
+-- thread '' is unthreaded.
+CREATE TABLE receipts (
+    room_sn  BIGINT NOT NULL,
+    user_id  TEXT NOT NULL,
+    type     TEXT NOT NULL,
+    thread   TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    ts       BIGINT NOT NULL,
+    pos      BIGINT NOT NULL,
+    PRIMARY KEY (room_sn, user_id, type, thread)
+);
+CREATE INDEX receipts_pos ON receipts (room_sn, pos);
+
+CREATE TABLE aliases (
+    alias   TEXT PRIMARY KEY,
+    room_sn BIGINT NOT NULL,
+    creator TEXT NOT NULL
+);
+CREATE INDEX aliases_room ON aliases (room_sn);

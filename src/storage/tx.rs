@@ -1,0 +1,349 @@
+//! What an operation may do to a database, whichever engine runs it.
+//!
+//! An [`Op`] (a write) or a [`Query`] (a read) is a *value*: it can queue, be grouped with others into one commit, be run
+//! again, be measured by its name. It is written once, against [`Reads`] and [`Tx`]; the engines implement those.
+
+use std::{fmt, future::Future, sync::Arc};
+
+use crate::error::{Error, Result};
+
+/// One SQL text for both engines. Only [`statements!`] makes one, so every statement is in its module's `ALL`, and the
+/// test that prepares every statement on both engines sees it.
+///
+/// `$1` placeholders; a list parameter is written `= ANY($1)` (SQLite: rewritten to `IN rarray($1)` when prepared).
+#[derive(Clone, Copy)]
+pub struct Stmt {
+    pub(crate) name: &'static str,
+    pub(crate) sql: &'static str,
+}
+
+impl Stmt {
+    #[doc(hidden)]
+    pub(crate) const fn new(name: &'static str, sql: &'static str) -> Self {
+        Self { name, sql }
+    }
+}
+
+impl fmt::Debug for Stmt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// A many-row insert, the one place where the dialects truly part: `UNNEST` of one array a column on Postgres, a prepared
+/// statement run in a loop on SQLite. Made by [`statements!`] like [`Stmt`].
+#[derive(Clone, Copy)]
+pub struct Bulk {
+    pub(crate) name: &'static str,
+    pub(crate) table: &'static str,
+    pub(crate) columns: &'static [(&'static str, Kind)],
+    /// What follows the values, e.g. `ON CONFLICT DO NOTHING`; may be empty.
+    pub(crate) then: &'static str,
+}
+
+impl Bulk {
+    #[doc(hidden)]
+    pub(crate) const fn new(
+        name: &'static str,
+        table: &'static str,
+        columns: &'static [(&'static str, Kind)],
+        then: &'static str,
+    ) -> Self {
+        Self { name, table, columns, then }
+    }
+}
+
+impl fmt::Debug for Bulk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// The three kinds of column that both engines share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Int,
+    Text,
+    Blob,
+}
+
+/// Declares the statements of one aggregate: a constant each, and `ALL` / `ALL_BULK` for the prepare test.
+macro_rules! statements {
+    (
+        $( $name:ident = $sql:expr; )*
+        $( bulk $bulk:ident = $table:literal ( $( $col:literal : $kind:ident ),* $(,)? ) $then:expr; )*
+    ) => {
+        $( const $name: $crate::tx::Stmt = $crate::tx::Stmt::new(concat!(module_path!(), "::", stringify!($name)), $sql); )*
+        $( const $bulk: $crate::tx::Bulk = $crate::tx::Bulk::new(
+            concat!(module_path!(), "::", stringify!($bulk)),
+            $table,
+            &[ $( ($col, $crate::tx::Kind::$kind) ),* ],
+            $then,
+        ); )*
+        pub(crate) const ALL: &[$crate::tx::Stmt] = &[ $( $name ),* ];
+        pub(crate) const ALL_BULK: &[$crate::tx::Bulk] = &[ $( $bulk ),* ];
+    };
+}
+pub(crate) use statements;
+
+/// A parameter. Nulls keep their kind, since Postgres wants to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    Int(Option<i64>),
+    Text(Option<Arc<str>>),
+    Blob(Option<Arc<[u8]>>),
+    /// For `= ANY($n)`.
+    Ints(Vec<i64>),
+    /// For `= ANY($n)`.
+    Texts(Vec<String>),
+    /// For `= ANY($n)`.
+    Blobs(Vec<Vec<u8>>),
+}
+
+impl From<i64> for Value {
+    fn from(v: i64) -> Self {
+        Self::Int(Some(v))
+    }
+}
+impl From<Option<i64>> for Value {
+    fn from(v: Option<i64>) -> Self {
+        Self::Int(v)
+    }
+}
+impl From<bool> for Value {
+    fn from(v: bool) -> Self {
+        Self::Int(Some(v.into()))
+    }
+}
+impl From<&str> for Value {
+    fn from(v: &str) -> Self {
+        Self::Text(Some(v.into()))
+    }
+}
+impl From<String> for Value {
+    fn from(v: String) -> Self {
+        Self::Text(Some(v.into()))
+    }
+}
+impl From<&String> for Value {
+    fn from(v: &String) -> Self {
+        Self::Text(Some(v.as_str().into()))
+    }
+}
+impl From<Arc<str>> for Value {
+    fn from(v: Arc<str>) -> Self {
+        Self::Text(Some(v))
+    }
+}
+impl From<Option<&str>> for Value {
+    fn from(v: Option<&str>) -> Self {
+        Self::Text(v.map(Into::into))
+    }
+}
+impl From<Option<String>> for Value {
+    fn from(v: Option<String>) -> Self {
+        Self::Text(v.map(Into::into))
+    }
+}
+impl From<&[u8]> for Value {
+    fn from(v: &[u8]) -> Self {
+        Self::Blob(Some(v.into()))
+    }
+}
+impl From<Vec<u8>> for Value {
+    fn from(v: Vec<u8>) -> Self {
+        Self::Blob(Some(v.into()))
+    }
+}
+impl From<Option<Vec<u8>>> for Value {
+    fn from(v: Option<Vec<u8>>) -> Self {
+        Self::Blob(v.map(Into::into))
+    }
+}
+impl From<Vec<i64>> for Value {
+    fn from(v: Vec<i64>) -> Self {
+        Self::Ints(v)
+    }
+}
+impl From<Vec<String>> for Value {
+    fn from(v: Vec<String>) -> Self {
+        Self::Texts(v)
+    }
+}
+impl From<Vec<Vec<u8>>> for Value {
+    fn from(v: Vec<Vec<u8>>) -> Self {
+        Self::Blobs(v)
+    }
+}
+
+/// `args![a, b, c]`: a slice of [`Value`]s from anything that becomes one.
+macro_rules! args {
+    ($($v:expr),* $(,)?) => { &[$($crate::tx::Value::from($v)),*][..] };
+}
+pub(crate) use args;
+
+/// One value that came out of the database.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Cell {
+    #[default]
+    Null,
+    Int(i64),
+    Text(String),
+    Blob(Vec<u8>),
+}
+
+/// One row that came out of the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    stmt: &'static str,
+    cells: Vec<Cell>,
+}
+
+impl Row {
+    pub(crate) fn new(stmt: Stmt, cells: Vec<Cell>) -> Self {
+        Self { stmt: stmt.name, cells }
+    }
+
+    /// Takes column `i` (from 0) out of the row. Each column can be taken once.
+    pub(crate) fn get<T: FromCell>(&mut self, i: usize) -> Result<T> {
+        let cell = self.cells.get_mut(i).map(std::mem::take).unwrap_or_default();
+        T::from_cell(cell)
+            .ok_or_else(|| Error::Corrupt(format!("{}: column {i} is not {}", self.stmt, std::any::type_name::<T>())))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.cells.len()
+    }
+}
+
+/// What a column can be read as.
+pub(crate) trait FromCell: Sized {
+    fn from_cell(cell: Cell) -> Option<Self>;
+}
+
+impl FromCell for i64 {
+    fn from_cell(cell: Cell) -> Option<Self> {
+        match cell {
+            Cell::Int(v) => Some(v),
+            _ => None,
+        }
+    }
+}
+impl FromCell for bool {
+    fn from_cell(cell: Cell) -> Option<Self> {
+        match cell {
+            Cell::Int(v) => Some(v != 0),
+            _ => None,
+        }
+    }
+}
+impl FromCell for String {
+    fn from_cell(cell: Cell) -> Option<Self> {
+        match cell {
+            Cell::Text(v) => Some(v),
+            _ => None,
+        }
+    }
+}
+impl FromCell for Vec<u8> {
+    fn from_cell(cell: Cell) -> Option<Self> {
+        match cell {
+            Cell::Blob(v) => Some(v),
+            _ => None,
+        }
+    }
+}
+impl<T: FromCell> FromCell for Option<T> {
+    fn from_cell(cell: Cell) -> Option<Self> {
+        match cell {
+            Cell::Null => Some(None),
+            other => T::from_cell(other).map(Some),
+        }
+    }
+}
+
+/// Who should look again once the commit has succeeded. A hint that carries no data: a lost one costs a poll.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Wake {
+    /// Everybody who follows this room (by its number).
+    Room(i64),
+    /// This user, on all their devices.
+    User(Arc<str>),
+    /// The workers that drain this outbox queue.
+    Queue(&'static str),
+}
+
+/// Told of each commit of this process that succeeded, in commit order. Must be quick and must not block: it is called
+/// on the engine's own thread.
+pub trait CommitSink: Send + Sync + 'static {
+    fn committed(&self, commit: Committed);
+}
+
+/// One commit: the positions it reserved (`first..=last`; empty when it took none) and its wakes, without repeats.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    pub first: i64,
+    pub last: i64,
+    pub wakes: Vec<Wake>,
+}
+
+/// What a read may do: a consistent snapshot of the database.
+pub trait Reads: Send {
+    fn query(&mut self, stmt: Stmt, args: &[Value]) -> impl Future<Output = Result<Vec<Row>>> + Send;
+
+    /// At most one row.
+    fn query_opt(&mut self, stmt: Stmt, args: &[Value]) -> impl Future<Output = Result<Option<Row>>> + Send {
+        async move { Ok(self.query(stmt, args).await?.into_iter().next()) }
+    }
+
+    /// Exactly one row.
+    fn query_one(&mut self, stmt: Stmt, args: &[Value]) -> impl Future<Output = Result<Row>> + Send {
+        async move { self.query_opt(stmt, args).await?.ok_or_else(|| Error::Corrupt(format!("{}: no row", stmt.name))) }
+    }
+}
+
+/// What a write may do: everything, in one transaction that it does not see the borders of.
+pub trait Tx: Reads {
+    /// The number of rows changed.
+    fn execute(&mut self, stmt: Stmt, args: &[Value]) -> impl Future<Output = Result<u64>> + Send;
+    /// Inserts many rows; each row has one value a column, in the order of [`Bulk`]'s columns.
+    fn insert_rows(&mut self, bulk: Bulk, rows: &[Vec<Value>]) -> impl Future<Output = Result<u64>> + Send;
+    /// The next position of the stream, from what was reserved for the whole batch. Strictly rising within the operation.
+    fn next_pos(&mut self) -> Result<i64>;
+    /// Delivered only if the commit succeeds.
+    fn wake(&mut self, wake: Wake);
+}
+
+/// A write. Repeatable: it may be run again from the start (`&self`; ids and times are made by the caller, outside). It
+/// checks before it writes: an error returned before the first write costs its neighbours in the batch nothing.
+pub trait Op: Send + Sync + 'static {
+    const NAME: &'static str;
+    type Out: Send + 'static;
+    /// The most positions that one run takes. 0 means that nothing it writes is seen by a sync: such an operation
+    /// need not wait for the others' turn on Postgres.
+    fn positions(&self) -> u32 {
+        1
+    }
+    fn run<T: Tx>(&self, tx: &mut T) -> impl Future<Output = Result<Self::Out>> + Send;
+}
+
+/// A read.
+pub trait Query: Send + Sync + 'static {
+    const NAME: &'static str;
+    type Out: Send + 'static;
+    fn run<R: Reads>(&self, tx: &mut R) -> impl Future<Output = Result<Self::Out>> + Send;
+}
+
+/// What a storage method returns: a future that can be boxed behind `dyn Storage`.
+pub type Answer<'a, T> = futures_util::future::BoxFuture<'a, Result<T>>;
+
+/// A database that runs operations.
+pub trait Engine: Send + Sync + 'static {
+    /// Queues the operation *before* it returns, so two calls one after another run in that order; the future resolves
+    /// when its commit is durable. Dropping the future does not cancel an operation that already runs.
+    fn write<O: Op>(&self, op: O) -> Answer<'static, O::Out>;
+    /// Runs the query on a snapshot that holds everything committed before the call.
+    fn read<Q: Query>(&self, query: Q) -> Answer<'static, Q::Out>;
+    /// Stops taking work, finishes what is queued, closes the connections.
+    fn close(&self) -> Answer<'static, ()>;
+}
