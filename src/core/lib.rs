@@ -2,7 +2,17 @@
 //!
 //! Nothing here knows a runtime, a database or HTTP. Time and chance come in as arguments.
 
+pub mod auth;
+pub mod canonical;
 pub mod clock;
 pub mod error;
+pub mod event;
+pub mod keys;
+pub mod limits;
+pub mod room_version;
+pub mod token;
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use error::{Error, Kind, Result};
