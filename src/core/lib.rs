@@ -10,6 +10,7 @@ pub mod event;
 pub mod keys;
 pub mod limits;
 pub mod room_version;
+pub mod state;
 pub mod token;
 
 #[cfg(test)]

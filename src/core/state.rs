@@ -1,0 +1,3 @@
+//! The state of a room: how it is kept at each event, and what becomes of it where forks meet.
+
+pub mod trie;
