@@ -1,0 +1,46 @@
+//! HTTP, and nothing else: a request comes in, is checked and typed, one service is called, its answer goes out.
+
+pub mod client;
+pub mod edge;
+pub mod extract;
+pub mod health;
+pub mod respond;
+pub mod router;
+pub mod server;
+
+use std::{ops::Deref, sync::Arc};
+
+use hearth_core::clock::{Clock, Rng};
+
+use crate::{config::Config, service::session::Authenticator, shutdown::Shutdown};
+
+pub use extract::{Client, Optional, Public};
+pub use router::Routes;
+
+/// What handlers may call. Cheap to clone. A new service is a field of [`Services`], filled in `app`.
+#[derive(Clone)]
+pub struct Api(Arc<Services>);
+
+pub struct Services {
+    pub config: Arc<Config>,
+    pub clock: Arc<dyn Clock>,
+    pub rng: Arc<dyn Rng>,
+    pub shutdown: Shutdown,
+    pub sessions: Arc<dyn Authenticator>,
+    /// What has to be in order before this process should be sent requests.
+    pub ready: Vec<Arc<dyn health::Ready>>,
+}
+
+impl Api {
+    pub fn new(services: Services) -> Self {
+        Self(Arc::new(services))
+    }
+}
+
+impl Deref for Api {
+    type Target = Services;
+
+    fn deref(&self) -> &Services {
+        &self.0
+    }
+}

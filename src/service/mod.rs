@@ -1,0 +1,3 @@
+//! What the server does. Nothing here knows HTTP.
+
+pub mod session;
