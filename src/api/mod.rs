@@ -12,7 +12,14 @@ use std::{ops::Deref, sync::Arc};
 
 use hearth_core::clock::{Clock, Rng};
 
-use crate::{config::Config, service::session::Authenticator, shutdown::Shutdown};
+use crate::{
+    config::Config,
+    service::{
+        account_data::AccountData, accounts::Accounts, filters::Filters, profiles::Profiles, push_rules::PushRules,
+        session::Authenticator,
+    },
+    shutdown::Shutdown,
+};
 
 pub use extract::{Client, Optional, Public};
 pub use router::Routes;
@@ -27,6 +34,11 @@ pub struct Services {
     pub rng: Arc<dyn Rng>,
     pub shutdown: Shutdown,
     pub sessions: Arc<dyn Authenticator>,
+    pub accounts: Arc<Accounts>,
+    pub profiles: Arc<Profiles>,
+    pub account_data: Arc<AccountData>,
+    pub filters: Arc<Filters>,
+    pub push_rules: Arc<PushRules>,
     /// What has to be in order before this process should be sent requests.
     pub ready: Vec<Arc<dyn health::Ready>>,
 }
