@@ -14,3 +14,4 @@ pub mod config;
 pub mod service;
 pub mod shutdown;
 pub mod telemetry;
+pub mod worker;

@@ -15,7 +15,15 @@ use hearth_core::clock::{Clock, Rng};
 use http::{HeaderValue, Response, header};
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::{config::Config, service::session::Authenticator, shutdown::Shutdown, telemetry};
+use crate::{
+    config::Config,
+    service::{
+        account_data::AccountData, accounts::Accounts, filters::Filters, profiles::Profiles, push_rules::PushRules,
+        session::Authenticator,
+    },
+    shutdown::Shutdown,
+    telemetry,
+};
 
 pub use extract::{Client, Optional, Public};
 pub use router::Routes;
@@ -30,6 +38,11 @@ pub struct Services {
     pub rng: Arc<dyn Rng>,
     pub shutdown: Shutdown,
     pub sessions: Arc<dyn Authenticator>,
+    pub accounts: Arc<Accounts>,
+    pub profiles: Arc<Profiles>,
+    pub account_data: Arc<AccountData>,
+    pub filters: Arc<Filters>,
+    pub push_rules: Arc<PushRules>,
     /// What has to be in order before this process should be sent requests.
     pub ready: Vec<Arc<dyn health::Ready>>,
 }
