@@ -7,11 +7,15 @@ pub mod canonical;
 pub mod clock;
 pub mod error;
 pub mod event;
+pub mod filter;
+pub mod ids;
 pub mod keys;
 pub mod limits;
+pub mod power;
 pub mod room_version;
 pub mod state;
 pub mod token;
+pub mod visibility;
 
 #[cfg(test)]
 pub(crate) mod testing;
