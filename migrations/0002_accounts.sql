@@ -63,6 +63,7 @@ CREATE TABLE account_data (
     PRIMARY KEY (user_id, room_sn, type)
 );
 CREATE INDEX account_data_pos ON account_data (user_id, pos);
+CREATE INDEX account_data_changed ON account_data (pos);
 
 CREATE TABLE filters (
     user_id   TEXT NOT NULL,

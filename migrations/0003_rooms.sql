@@ -1,5 +1,13 @@
 -- Rooms: the event graph, the state at each event, and the current state by position.
 
+-- Where the numbers of events come from: a process takes a block at a time, so an event has its number before it is
+-- stored, and a state that names it can be made outside of the transaction.
+CREATE TABLE event_numbers (
+    id   BIGINT PRIMARY KEY,
+    next BIGINT NOT NULL
+);
+INSERT INTO event_numbers (id, next) VALUES (1, 1);
+
 CREATE TABLE rooms (
     room_sn    BIGINT PRIMARY KEY,   -- the number of its create event
     room_id    TEXT NOT NULL UNIQUE,
@@ -8,13 +16,15 @@ CREATE TABLE rooms (
     state_root BYTEA NOT NULL,       -- current state, as a root in state_nodes
     joined     BIGINT NOT NULL,      -- members by membership, kept with the state
     invited    BIGINT NOT NULL,
-    last_pos   BIGINT NOT NULL       -- position of the newest timeline event
+    last_pos   BIGINT NOT NULL,      -- position of the newest timeline event
+    touched_pos BIGINT NOT NULL      -- position of the newest change of any kind that its members sync
 );
+CREATE INDEX rooms_touched ON rooms (touched_pos);
 
--- An event has one number for life, `sn`, taken from the stream. Timeline events have pos = sn; outliers and history
--- fetched later have none, so no sync ever shows them as new.
--- (topo, topo_minor) orders a room's timeline for paging: a live event has (sn, 0), history that fills the gap before it
--- has (sn, -1), (sn, -2) and so on, backwards.
+-- An event has one number for life, `sn`. Timeline events have a position; outliers and history fetched later have none,
+-- so no sync ever shows them as new.
+-- (topo, topo_minor) orders a room's timeline for paging: a live event has (pos, 0), history that fills the gap before it
+-- has (pos, -1), (pos, -2) and so on, backwards.
 CREATE TABLE events (
     sn           BIGINT PRIMARY KEY,
     event_id     TEXT NOT NULL UNIQUE,
@@ -96,9 +106,10 @@ CREATE TABLE membership_changes (
     membership TEXT NOT NULL,
     prev       TEXT,
     event_sn   BIGINT NOT NULL,
-    PRIMARY KEY (user_id, pos, room_sn)
+    PRIMARY KEY (user_id, room_sn, pos)
 );
-CREATE INDEX membership_changes_room ON membership_changes (room_sn, pos);
+CREATE INDEX membership_changes_pos ON membership_changes (pos);
+CREATE INDEX membership_changes_user ON membership_changes (user_id, pos);
 
 -- A redaction that arrived, whether or not its target is here yet.
 CREATE TABLE redactions (

@@ -1,0 +1,56 @@
+//! Receipts. (Typing is never stored.)
+
+use crate::{
+    Result, Sql,
+    tx::{Answer, Engine, Op, Tx, Wake, args, statements},
+};
+
+statements! {
+    UPSERT = "INSERT INTO receipts (room_sn, user_id, type, thread, event_id, ts, pos) VALUES ($1, $2, $3, $4, $5, $6, $7)
+        ON CONFLICT (room_sn, user_id, type, thread) DO UPDATE SET
+        event_id = excluded.event_id, ts = excluded.ts, pos = excluded.pos";
+    TOUCH = "UPDATE rooms SET touched_pos = $2 WHERE room_sn = $1";
+}
+
+/// That a user has read up to an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    pub room_sn: i64,
+    pub user_id: String,
+    /// `m.read` or `m.read.private`.
+    pub receipt_type: String,
+    /// Empty when the receipt is not about a thread.
+    pub thread: String,
+    pub event_id: String,
+    pub ts: i64,
+}
+
+/// The aggregate of receipts.
+pub trait Receipts: Send + Sync {
+    fn set_receipt(&self, receipt: Receipt) -> Answer<'_, ()>;
+}
+
+impl<E: Engine> Receipts for Sql<E> {
+    fn set_receipt(&self, receipt: Receipt) -> Answer<'_, ()> {
+        self.0.write(SetReceipt(receipt))
+    }
+}
+
+struct SetReceipt(Receipt);
+
+impl Op for SetReceipt {
+    const NAME: &'static str = "set_receipt";
+    type Out = ();
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
+        let r = &self.0;
+        let pos = tx.next_pos()?;
+        tx.execute(UPSERT, args![r.room_sn, &r.user_id, &r.receipt_type, &r.thread, &r.event_id, r.ts, pos]).await?;
+        if r.receipt_type == "m.read.private" {
+            tx.wake(Wake::User(r.user_id.as_str().into()));
+        } else {
+            tx.execute(TOUCH, args![r.room_sn, pos]).await?;
+            tx.wake(Wake::Room(r.room_sn));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,697 @@
+//! Rooms: their heads, their events, their state; and `persist`, the one way in which an event becomes part of a room.
+
+use std::sync::Arc;
+
+use hearth_core::event::Pdu;
+
+use crate::{
+    Error, Result, Sql,
+    tx::{Answer, Engine, Op, Query, Reads, Row, Tx, Value, Wake, args, statements},
+};
+
+statements! {
+    RESERVE_NUMBERS = "UPDATE event_numbers SET next = next + $1 WHERE id = 1 RETURNING next";
+    ROOM_BY_ID = "SELECT room_sn, room_id, version, rev, state_root, joined, invited, last_pos FROM rooms WHERE room_id = $1";
+    EXTREMITIES = "SELECT e.sn, e.event_id, e.depth, e.state_after
+        FROM extremities x JOIN events e ON e.sn = x.event_sn WHERE x.room_sn = $1 ORDER BY e.sn";
+    NODES = "SELECT hash, body FROM state_nodes WHERE room_sn = $1 AND hash = ANY($2)";
+    EVENTS_BY_SN = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
+        redacted_by, json FROM events WHERE sn = ANY($1)";
+    EVENTS_BY_ID = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
+        redacted_by, json FROM events WHERE event_id = ANY($1)";
+
+    // The three checks of a commit in one round trip: is the state still the one it was decided on, has this
+    // transaction id been used, are the events that it builds on there?
+    CHECK = "SELECT r.rev,
+        (SELECT t.result FROM transactions t
+            WHERE t.user_id = $2 AND t.device_id = $3 AND t.txn_id = $4 AND t.scope = $5),
+        (SELECT COUNT(*) FROM events e WHERE e.sn = ANY($6))
+        FROM rooms r WHERE r.room_sn = $1";
+    ROOM_EXISTS = "SELECT room_sn FROM rooms WHERE room_id = $1";
+    EVENT_EXISTS = "SELECT event_id FROM events WHERE event_id = ANY($1)";
+    ALIAS_TAKEN = "SELECT alias FROM aliases WHERE alias = $1";
+    INSERT_ALIAS = "INSERT INTO aliases (alias, room_sn, creator) VALUES ($1, $2, $3)";
+    INSERT_ROOM = "INSERT INTO rooms (room_sn, room_id, version, rev, state_root, joined, invited, last_pos, touched_pos)
+        VALUES ($1, $2, $3, 0, $4, 0, 0, 0, 0)";
+    UPDATE_ROOM = "UPDATE rooms SET rev = rev + $2, state_root = $3, joined = joined + $4, invited = invited + $5, last_pos = $6,
+        touched_pos = $6
+        WHERE room_sn = $1";
+    DELETE_EXTREMITIES = "DELETE FROM extremities WHERE room_sn = $1 AND event_sn = ANY($2)";
+    INSERT_TRANSACTION = "INSERT INTO transactions (user_id, device_id, txn_id, scope, result, created_ms)
+        VALUES ($1, $2, $3, $4, $5, $6)";
+    DELETE_CURRENT = "DELETE FROM current_state WHERE room_sn = $1 AND type = $2 AND state_key = $3";
+    REDACT = "UPDATE events SET json = $3, redacted_by = $4 WHERE room_sn = $1 AND event_id = $2 AND redacted_by IS NULL";
+    BY_ALIAS = "SELECT r.room_id FROM aliases a JOIN rooms r ON r.room_sn = a.room_sn WHERE a.alias = $1";
+    FORGET = "UPDATE memberships SET forgotten = 1 WHERE user_id = $1 AND room_sn = $2 AND membership IN ('leave', 'ban')";
+
+    bulk INSERT_EVENTS = "events" (
+        "sn": Int, "event_id": Text, "room_sn": Int, "pos": Int, "topo": Int, "topo_minor": Int, "depth": Int, "type": Text,
+        "state_key": Text, "sender": Text, "status": Int, "state_before": Blob, "state_after": Blob, "prev_sns": Blob,
+        "auth_sns": Blob, "device_id": Text, "txn_id": Text, "redacted_by": Text, "json": Text
+    ) "";
+    bulk INSERT_NODES = "state_nodes" ("room_sn": Int, "hash": Blob, "body": Blob) "ON CONFLICT DO NOTHING";
+    bulk INSERT_EXTREMITIES = "extremities" ("room_sn": Int, "event_sn": Int) "ON CONFLICT DO NOTHING";
+    bulk UPSERT_CURRENT = "current_state" ("room_sn": Int, "type": Text, "state_key": Text, "event_sn": Int, "pos": Int)
+        "ON CONFLICT (room_sn, type, state_key) DO UPDATE SET event_sn = excluded.event_sn, pos = excluded.pos";
+    bulk INSERT_DELTAS = "current_state_delta" (
+        "room_sn": Int, "pos": Int, "type": Text, "state_key": Text, "event_sn": Int, "prev_sn": Int
+    ) "";
+    bulk UPSERT_MEMBERSHIPS = "memberships" (
+        "user_id": Text, "room_sn": Int, "membership": Text, "event_sn": Int, "pos": Int, "forgotten": Int
+    ) "ON CONFLICT (user_id, room_sn) DO UPDATE SET
+        membership = excluded.membership, event_sn = excluded.event_sn, pos = excluded.pos, forgotten = excluded.forgotten";
+    bulk INSERT_MEMBERSHIP_CHANGES = "membership_changes" (
+        "user_id": Text, "pos": Int, "room_sn": Int, "membership": Text, "prev": Text, "event_sn": Int
+    ) "";
+    bulk INSERT_REDACTIONS = "redactions" ("room_sn": Int, "target_id": Text, "redaction_sn": Int) "ON CONFLICT DO NOTHING";
+}
+
+/// What a writer needs of a room before it decides.
+#[derive(Clone, Debug)]
+pub struct RoomHead {
+    pub room: RoomRow,
+    pub extremities: Vec<Extremity>,
+}
+
+/// The one row of a room.
+#[derive(Clone, Debug)]
+pub struct RoomRow {
+    pub room_sn: i64,
+    pub room_id: String,
+    pub version: String,
+    /// Revision of the current state.
+    pub rev: i64,
+    /// Root of the current state among the room's state nodes.
+    pub state_root: Vec<u8>,
+    pub joined: i64,
+    pub invited: i64,
+    /// Position of the newest timeline event.
+    pub last_pos: i64,
+}
+
+/// An event that no other event builds on yet.
+#[derive(Clone, Debug)]
+pub struct Extremity {
+    pub sn: i64,
+    pub event_id: String,
+    pub depth: i64,
+    pub state_after: Vec<u8>,
+}
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Accepted = 0,
+    /// Allowed where it stands in the graph, not by the current state: kept, not shown.
+    SoftFailed = 1,
+    Rejected = 2,
+    /// Known only as an ancestor of others: it has no state.
+    Outlier = 3,
+}
+
+impl Status {
+    fn from_int(v: i64) -> Result<Self> {
+        Ok(match v {
+            0 => Self::Accepted,
+            1 => Self::SoftFailed,
+            2 => Self::Rejected,
+            3 => Self::Outlier,
+            other => return Err(Error::Corrupt(format!("event status {other}"))),
+        })
+    }
+}
+
+/// An event as it was stored.
+#[derive(Clone, Debug)]
+pub struct StoredEvent {
+    pub sn: i64,
+    pub room_sn: i64,
+    pub event_id: String,
+    pub pos: Option<i64>,
+    pub topo: i64,
+    pub topo_minor: i64,
+    pub status: Status,
+    pub state_before: Option<Vec<u8>>,
+    pub state_after: Option<Vec<u8>>,
+    pub device_id: Option<String>,
+    pub txn_id: Option<String>,
+    pub redacted_by: Option<String>,
+    pub json: String,
+}
+
+/// The columns of a [`StoredEvent`], in the order of the `SELECT`s that read one, from column `i` on.
+pub(crate) fn stored_event(row: &mut Row, i: usize) -> Result<StoredEvent> {
+    Ok(StoredEvent {
+        sn: row.get(i)?,
+        room_sn: row.get(i + 1)?,
+        event_id: row.get(i + 2)?,
+        pos: row.get(i + 3)?,
+        topo: row.get(i + 4)?,
+        topo_minor: row.get(i + 5)?,
+        status: Status::from_int(row.get(i + 6)?)?,
+        state_before: row.get(i + 7)?,
+        state_after: row.get(i + 8)?,
+        device_id: row.get(i + 9)?,
+        txn_id: row.get(i + 10)?,
+        redacted_by: row.get(i + 11)?,
+        json: row.get(i + 12)?,
+    })
+}
+
+/// A decided change of one room: some events, what they do to the current state, and what goes with them. Stored whole
+/// or not at all.
+#[derive(Clone, Debug)]
+pub struct RoomCommit {
+    pub room_sn: i64,
+    pub base: Base,
+    /// In the order in which the timeline will show them.
+    pub events: Vec<NewEvent>,
+    /// New nodes of the state trie: hash and body.
+    pub nodes: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Root of the current state after the commit.
+    pub state_root: Vec<u8>,
+    pub changes: Vec<StateChange>,
+    /// The extremities that the events build on, or that a merge made obsolete.
+    pub consumed: Vec<i64>,
+    pub extremities: Vec<i64>,
+    pub transaction: Option<Transaction>,
+    pub redactions: Vec<Redaction>,
+    pub alias: Option<NewAlias>,
+    pub now_ms: i64,
+}
+
+/// What the decision was made on.
+#[derive(Clone, Debug)]
+pub enum Base {
+    /// The first events of a new room.
+    New { room_id: String, version: String },
+    /// The state of revision `rev`; and these events are stored.
+    At { rev: i64, prevs: Vec<i64> },
+}
+
+/// An event to store.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    pub sn: i64,
+    pub pdu: Arc<Pdu>,
+    pub status: Status,
+    pub state_before: Vec<u8>,
+    pub state_after: Vec<u8>,
+    pub prev_sns: Vec<i64>,
+    pub auth_sns: Vec<i64>,
+    /// The device and transaction id that it was sent with.
+    pub sent_by: Option<(String, String)>,
+}
+
+/// One key of the current state changes with the commit's event number `at`.
+#[derive(Clone, Debug)]
+pub struct StateChange {
+    /// Index into [`RoomCommit::events`]: the change takes that event's position.
+    pub at: usize,
+    pub event_type: String,
+    pub state_key: String,
+    pub event_sn: Option<i64>,
+    pub prev_sn: Option<i64>,
+    /// Set where the key is a membership.
+    pub membership: Option<MembershipChange>,
+}
+
+/// How somebody's membership changes.
+#[derive(Clone, Debug)]
+pub struct MembershipChange {
+    pub membership: String,
+    pub prev: Option<String>,
+    /// Whether the user is one of ours, who will sync.
+    pub local: bool,
+}
+
+/// A transaction id, taken with the commit.
+#[derive(Clone, Debug)]
+pub struct Transaction {
+    pub user_id: String,
+    pub device_id: String,
+    pub txn_id: String,
+    /// What the id is for: ids of different endpoints don't meet.
+    pub scope: String,
+    /// What a repeat of the request answers.
+    pub result: String,
+}
+
+/// A redaction among the commit's events, and what it makes of its target if that is here.
+#[derive(Clone, Debug)]
+pub struct Redaction {
+    pub redaction_sn: i64,
+    pub redaction_id: String,
+    pub target_id: String,
+    pub redacted_json: Option<String>,
+}
+
+/// An alias that comes with a new room.
+#[derive(Clone, Debug)]
+pub struct NewAlias {
+    pub alias: String,
+    pub creator: String,
+}
+
+/// What became of a [`RoomCommit`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Persisted {
+    /// The position of each of its events.
+    Stored(Vec<i64>),
+    /// The transaction id had been used: this is what it led to.
+    Repeated(String),
+    /// One of its events is here already.
+    Known,
+    AliasTaken,
+    RoomExists,
+}
+
+/// The aggregate of rooms.
+pub trait Rooms: Send + Sync {
+    /// Takes `count` numbers for events; the first of them.
+    fn reserve_numbers(&self, count: i64) -> Answer<'_, i64>;
+    /// What a writer needs before it decides; `None` for a room that is not here.
+    fn room_head(&self, room_id: &str) -> Answer<'_, Option<RoomHead>>;
+    fn room(&self, room_id: &str) -> Answer<'_, Option<RoomRow>>;
+    fn state_nodes(&self, room_sn: i64, hashes: Vec<Vec<u8>>) -> Answer<'_, Vec<(Vec<u8>, Vec<u8>)>>;
+    fn events_by_sn(&self, sns: Vec<i64>) -> Answer<'_, Vec<StoredEvent>>;
+    fn events_by_id(&self, ids: Vec<String>) -> Answer<'_, Vec<StoredEvent>>;
+    /// Queued before it returns: two calls one after another are stored in that order.
+    /// [`Error::Conflict`] when the room has moved on: load, decide, store again.
+    fn persist(&self, commit: RoomCommit) -> Answer<'_, Persisted>;
+    /// The id of the room that the alias names.
+    fn by_alias(&self, alias: &str) -> Answer<'_, Option<String>>;
+    /// Whether there was a left room to forget.
+    fn forget(&self, user_id: &str, room_sn: i64) -> Answer<'_, bool>;
+}
+
+impl<E: Engine> Rooms for Sql<E> {
+    fn reserve_numbers(&self, count: i64) -> Answer<'_, i64> {
+        self.0.write(ReserveNumbers { count })
+    }
+
+    fn room_head(&self, room_id: &str) -> Answer<'_, Option<RoomHead>> {
+        self.0.read(GetHead { room_id: room_id.to_owned() })
+    }
+
+    fn room(&self, room_id: &str) -> Answer<'_, Option<RoomRow>> {
+        self.0.read(GetRoom { room_id: room_id.to_owned() })
+    }
+
+    fn state_nodes(&self, room_sn: i64, hashes: Vec<Vec<u8>>) -> Answer<'_, Vec<(Vec<u8>, Vec<u8>)>> {
+        self.0.read(GetNodes { room_sn, hashes })
+    }
+
+    fn events_by_sn(&self, sns: Vec<i64>) -> Answer<'_, Vec<StoredEvent>> {
+        self.0.read(EventsBySn { sns })
+    }
+
+    fn events_by_id(&self, ids: Vec<String>) -> Answer<'_, Vec<StoredEvent>> {
+        self.0.read(EventsById { ids })
+    }
+
+    fn persist(&self, commit: RoomCommit) -> Answer<'_, Persisted> {
+        self.0.write(Persist(commit))
+    }
+
+    fn by_alias(&self, alias: &str) -> Answer<'_, Option<String>> {
+        self.0.read(ByAlias { alias: alias.to_owned() })
+    }
+
+    fn forget(&self, user_id: &str, room_sn: i64) -> Answer<'_, bool> {
+        self.0.write(Forget { user_id: user_id.to_owned(), room_sn })
+    }
+}
+
+struct ReserveNumbers {
+    count: i64,
+}
+
+impl Op for ReserveNumbers {
+    const NAME: &'static str = "reserve_numbers";
+    type Out = i64;
+    fn positions(&self) -> u32 {
+        0
+    }
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<i64> {
+        let next: i64 = tx.query_one(RESERVE_NUMBERS, args![self.count]).await?.get(0)?;
+        Ok(next - self.count)
+    }
+}
+
+pub(crate) fn room_row(row: &mut Row, i: usize) -> Result<RoomRow> {
+    Ok(RoomRow {
+        room_sn: row.get(i)?,
+        room_id: row.get(i + 1)?,
+        version: row.get(i + 2)?,
+        rev: row.get(i + 3)?,
+        state_root: row.get(i + 4)?,
+        joined: row.get(i + 5)?,
+        invited: row.get(i + 6)?,
+        last_pos: row.get(i + 7)?,
+    })
+}
+
+struct GetRoom {
+    room_id: String,
+}
+
+impl Query for GetRoom {
+    const NAME: &'static str = "room";
+    type Out = Option<RoomRow>;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        match tx.query_opt(ROOM_BY_ID, args![&self.room_id]).await? {
+            Some(mut row) => Ok(Some(room_row(&mut row, 0)?)),
+            None => Ok(None),
+        }
+    }
+}
+
+struct GetHead {
+    room_id: String,
+}
+
+impl Query for GetHead {
+    const NAME: &'static str = "room_head";
+    type Out = Option<RoomHead>;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        let Some(mut row) = tx.query_opt(ROOM_BY_ID, args![&self.room_id]).await? else { return Ok(None) };
+        let room = room_row(&mut row, 0)?;
+        let mut extremities = Vec::new();
+        for mut row in tx.query(EXTREMITIES, args![room.room_sn]).await? {
+            extremities.push(Extremity {
+                sn: row.get(0)?,
+                event_id: row.get(1)?,
+                depth: row.get(2)?,
+                state_after: row.get(3)?,
+            });
+        }
+        Ok(Some(RoomHead { room, extremities }))
+    }
+}
+
+struct GetNodes {
+    room_sn: i64,
+    hashes: Vec<Vec<u8>>,
+}
+
+impl Query for GetNodes {
+    const NAME: &'static str = "state_nodes";
+    type Out = Vec<(Vec<u8>, Vec<u8>)>;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        let rows = tx.query(NODES, args![self.room_sn, self.hashes.clone()]).await?;
+        rows.into_iter().map(|mut row| Ok((row.get(0)?, row.get(1)?))).collect()
+    }
+}
+
+struct EventsBySn {
+    sns: Vec<i64>,
+}
+
+impl Query for EventsBySn {
+    const NAME: &'static str = "events_by_sn";
+    type Out = Vec<StoredEvent>;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        let rows = tx.query(EVENTS_BY_SN, args![self.sns.clone()]).await?;
+        rows.into_iter().map(|mut row| stored_event(&mut row, 0)).collect()
+    }
+}
+
+struct EventsById {
+    ids: Vec<String>,
+}
+
+impl Query for EventsById {
+    const NAME: &'static str = "events_by_id";
+    type Out = Vec<StoredEvent>;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        let rows = tx.query(EVENTS_BY_ID, args![self.ids.clone()]).await?;
+        rows.into_iter().map(|mut row| stored_event(&mut row, 0)).collect()
+    }
+}
+
+struct Persist(RoomCommit);
+
+impl Op for Persist {
+    const NAME: &'static str = "persist";
+    type Out = Persisted;
+
+    fn positions(&self) -> u32 {
+        u32::try_from(self.0.events.len()).unwrap_or(u32::MAX)
+    }
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Persisted> {
+        let c = &self.0;
+        if let Some(answer) = self.check(tx).await? {
+            return Ok(answer);
+        }
+
+        let mut positions = Vec::with_capacity(c.events.len());
+        let mut rows = Vec::with_capacity(c.events.len());
+        for event in &c.events {
+            let pos = tx.next_pos()?;
+            positions.push(pos);
+            rows.push(event_row(event, c, pos));
+        }
+        let last_pos = positions.last().copied().unwrap_or_default();
+
+        if let Base::New { room_id, version } = &c.base {
+            tx.execute(INSERT_ROOM, args![c.room_sn, room_id, version, c.state_root.clone()]).await?;
+        }
+        tx.insert_rows(INSERT_EVENTS, &rows).await?;
+        if !c.nodes.is_empty() {
+            let nodes: Vec<_> = c
+                .nodes
+                .iter()
+                .map(|(hash, body)| vec![c.room_sn.into(), hash.clone().into(), body.clone().into()])
+                .collect();
+            tx.insert_rows(INSERT_NODES, &nodes).await?;
+        }
+        let (joined, invited) = self.state_changes(tx, &positions).await?;
+        let rev_step = i64::from(!c.changes.is_empty());
+        tx.execute(UPDATE_ROOM, args![c.room_sn, rev_step, c.state_root.clone(), joined, invited, last_pos]).await?;
+
+        if !c.consumed.is_empty() {
+            tx.execute(DELETE_EXTREMITIES, args![c.room_sn, c.consumed.clone()]).await?;
+        }
+        let extremities: Vec<_> = c.extremities.iter().map(|sn| vec![c.room_sn.into(), (*sn).into()]).collect();
+        tx.insert_rows(INSERT_EXTREMITIES, &extremities).await?;
+
+        if let Some(t) = &c.transaction {
+            tx.execute(INSERT_TRANSACTION, args![&t.user_id, &t.device_id, &t.txn_id, &t.scope, &t.result, c.now_ms])
+                .await?;
+        }
+        self.redactions(tx).await?;
+        if let Some(a) = &c.alias {
+            tx.execute(INSERT_ALIAS, args![&a.alias, c.room_sn, &a.creator]).await?;
+        }
+        tx.wake(Wake::Room(c.room_sn));
+        Ok(Persisted::Stored(positions))
+    }
+}
+
+impl Persist {
+    /// All that may forbid the commit, before anything is written.
+    async fn check<T: Tx>(&self, tx: &mut T) -> Result<Option<Persisted>> {
+        let c = &self.0;
+        match &c.base {
+            Base::New { room_id, .. } => {
+                if tx.query_opt(ROOM_EXISTS, args![room_id]).await?.is_some() {
+                    return Ok(Some(Persisted::RoomExists));
+                }
+                if let Some(a) = &c.alias
+                    && tx.query_opt(ALIAS_TAKEN, args![&a.alias]).await?.is_some()
+                {
+                    return Ok(Some(Persisted::AliasTaken));
+                }
+            }
+            Base::At { rev, prevs } => {
+                let (user, device, txn, scope) = match &c.transaction {
+                    Some(t) => (t.user_id.as_str(), t.device_id.as_str(), t.txn_id.as_str(), t.scope.as_str()),
+                    None => ("", "", "", ""),
+                };
+                let row = tx.query_opt(CHECK, args![c.room_sn, user, device, txn, scope, prevs.clone()]).await?;
+                let mut row = row.ok_or(Error::Conflict("the room is gone"))?;
+                if let Some(result) = row.get::<Option<String>>(1)? {
+                    return Ok(Some(Persisted::Repeated(result)));
+                }
+                if row.get::<i64>(0)? != *rev {
+                    return Err(Error::Conflict("the state of the room has moved on"));
+                }
+                if row.get::<i64>(2)? != i64::try_from(prevs.len()).unwrap_or(i64::MAX) {
+                    return Err(Error::Conflict("an event to build on is not stored"));
+                }
+                // Our own events have fresh ids, told by their transaction or made this moment; only events from
+                // elsewhere can be here already.
+                if c.transaction.is_none() {
+                    let ids: Vec<String> = c.events.iter().map(|e| e.pdu.event_id.to_string()).collect();
+                    if tx.query_opt(EVENT_EXISTS, args![ids]).await?.is_some() {
+                        return Ok(Some(Persisted::Known));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The current state, its history, and the memberships; by how much the member counts change.
+    async fn state_changes<T: Tx>(&self, tx: &mut T, positions: &[i64]) -> Result<(i64, i64)> {
+        let c = &self.0;
+        let (mut joined, mut invited) = (0, 0);
+        if c.changes.is_empty() {
+            return Ok((0, 0));
+        }
+        // A key that changes twice in one commit keeps both deltas, but one current row.
+        let mut current = std::collections::BTreeMap::new();
+        let mut members = std::collections::BTreeMap::new();
+        let mut deltas: std::collections::BTreeMap<(i64, &str, &str), Vec<Value>> = std::collections::BTreeMap::new();
+        let mut member_log = Vec::new();
+        for change in &c.changes {
+            let pos = *positions.get(change.at).ok_or_else(|| Error::Corrupt("a state change without event".into()))?;
+            let (kind, key) = (change.event_type.as_str(), change.state_key.as_str());
+            current.insert((kind, key), (change.event_sn, pos));
+            deltas.insert(
+                (pos, kind, key),
+                vec![
+                    c.room_sn.into(),
+                    pos.into(),
+                    kind.into(),
+                    key.into(),
+                    change.event_sn.into(),
+                    change.prev_sn.into(),
+                ],
+            );
+            if let Some(m) = &change.membership {
+                let count = |name: &str| {
+                    i64::from(m.membership == name) - i64::from(m.prev.as_deref().is_some_and(|p| p == name))
+                };
+                joined += count("join");
+                invited += count("invite");
+                let event_sn = change.event_sn.unwrap_or_default();
+                members.insert(
+                    key,
+                    vec![
+                        key.into(),
+                        c.room_sn.into(),
+                        m.membership.as_str().into(),
+                        event_sn.into(),
+                        pos.into(),
+                        0i64.into(),
+                    ],
+                );
+                if m.local {
+                    member_log.push(vec![
+                        key.into(),
+                        pos.into(),
+                        c.room_sn.into(),
+                        m.membership.as_str().into(),
+                        m.prev.as_deref().into(),
+                        event_sn.into(),
+                    ]);
+                    tx.wake(Wake::User(key.into()));
+                }
+            }
+        }
+        let mut upserts = Vec::new();
+        for ((kind, key), (event_sn, pos)) in current {
+            match event_sn {
+                Some(sn) => upserts.push(vec![c.room_sn.into(), kind.into(), key.into(), sn.into(), pos.into()]),
+                None => {
+                    tx.execute(DELETE_CURRENT, args![c.room_sn, kind, key]).await?;
+                }
+            }
+        }
+        tx.insert_rows(UPSERT_CURRENT, &upserts).await?;
+        tx.insert_rows(INSERT_DELTAS, &deltas.into_values().collect::<Vec<_>>()).await?;
+        if !members.is_empty() {
+            tx.insert_rows(UPSERT_MEMBERSHIPS, &members.into_values().collect::<Vec<_>>()).await?;
+            tx.insert_rows(INSERT_MEMBERSHIP_CHANGES, &member_log).await?;
+        }
+        Ok((joined, invited))
+    }
+
+    async fn redactions<T: Tx>(&self, tx: &mut T) -> Result<()> {
+        let c = &self.0;
+        if c.redactions.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<_> = c
+            .redactions
+            .iter()
+            .map(|r| vec![c.room_sn.into(), r.target_id.as_str().into(), r.redaction_sn.into()])
+            .collect();
+        tx.insert_rows(INSERT_REDACTIONS, &rows).await?;
+        for r in &c.redactions {
+            if let Some(json) = &r.redacted_json {
+                tx.execute(REDACT, args![c.room_sn, &r.target_id, json, &r.redaction_id]).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn event_row(event: &NewEvent, c: &RoomCommit, pos: i64) -> Vec<Value> {
+    let pdu = &event.pdu;
+    let shown = event.status == Status::Accepted;
+    let (device_id, txn_id) = match &event.sent_by {
+        Some((device, txn)) => (Some(device.as_str()), Some(txn.as_str())),
+        None => (None, None),
+    };
+    vec![
+        event.sn.into(),
+        pdu.event_id.as_str().into(),
+        c.room_sn.into(),
+        Value::Int(shown.then_some(pos)),
+        pos.into(),
+        0i64.into(),
+        pdu.depth.into(),
+        pdu.event_type.to_string().into(),
+        pdu.state_key.as_deref().into(),
+        pdu.sender.as_str().into(),
+        (event.status as i64).into(),
+        event.state_before.clone().into(),
+        event.state_after.clone().into(),
+        pack(&event.prev_sns).into(),
+        pack(&event.auth_sns).into(),
+        device_id.into(),
+        txn_id.into(),
+        Value::Text(None),
+        Arc::clone(&pdu.json).into(),
+    ]
+}
+
+/// Event numbers as bytes: eight each, little-endian.
+fn pack(sns: &[i64]) -> Vec<u8> {
+    sns.iter().flat_map(|sn| sn.to_le_bytes()).collect()
+}
+
+struct ByAlias {
+    alias: String,
+}
+
+impl Query for ByAlias {
+    const NAME: &'static str = "by_alias";
+    type Out = Option<String>;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        match tx.query_opt(BY_ALIAS, args![&self.alias]).await? {
+            Some(mut row) => Ok(Some(row.get(0)?)),
+            None => Ok(None),
+        }
+    }
+}
+
+struct Forget {
+    user_id: String,
+    room_sn: i64,
+}
+
+impl Op for Forget {
+    const NAME: &'static str = "forget";
+    type Out = bool;
+    fn positions(&self) -> u32 {
+        0
+    }
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        Ok(tx.execute(FORGET, args![&self.user_id, self.room_sn]).await? > 0)
+    }
+}

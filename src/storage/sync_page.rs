@@ -1,0 +1,538 @@
+//! All that one sync shows, read in one snapshot: a fixed number of statements, however many rooms.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::{
+    Error, Result, Sql,
+    ephemeral::Receipt,
+    rooms::{RoomRow, StoredEvent, room_row, stored_event},
+    timeline::{VisibilityLog, events_by_sn, redactions_of, visibility_logs},
+    tx::{Answer, Engine, Query, Reads, args, statements},
+};
+
+statements! {
+    HEAD = "SELECT pos FROM stream_head WHERE id = 1";
+    MY_ROOMS = "SELECT r.room_sn, r.room_id, r.version, r.rev, r.state_root, r.joined, r.invited, r.last_pos,
+        m.membership, m.event_sn, m.pos, m.forgotten
+        FROM memberships m JOIN rooms r ON r.room_sn = m.room_sn WHERE m.user_id = $1";
+    MY_CHANGES = "SELECT room_sn, membership, prev FROM membership_changes
+        WHERE user_id = $1 AND pos > $2 ORDER BY pos";
+    // The newest $4 events of each room after $2, and whether there are more: the scalar finds the event before them.
+    TIMELINES = "WITH w AS (
+            SELECT r.room_sn, COALESCE((
+                SELECT b.pos FROM events b WHERE b.room_sn = r.room_sn AND b.pos > $2 AND b.pos <= $3
+                ORDER BY b.pos DESC LIMIT 1 OFFSET $4
+            ), $2) AS low
+            FROM rooms r WHERE r.room_sn = ANY($1)
+        )
+        SELECT e.sn, e.room_sn, e.event_id, e.pos, e.topo, e.topo_minor, e.status, e.state_before, e.state_after,
+            e.device_id, e.txn_id, e.redacted_by, e.json, w.low
+        FROM w JOIN events e ON e.room_sn = w.room_sn AND e.pos > w.low AND e.pos <= $3
+        ORDER BY e.room_sn, e.pos";
+    DELTAS = "SELECT room_sn, pos, type, state_key, event_sn, prev_sn FROM current_state_delta
+        WHERE room_sn = ANY($1) AND pos > $2 AND pos <= $3 ORDER BY room_sn, pos";
+    STATES = "SELECT room_sn, type, state_key, event_sn FROM current_state WHERE room_sn = ANY($1)";
+    STRIPPED = "SELECT room_sn, event_sn FROM current_state WHERE room_sn = ANY($1) AND state_key = '' AND type = ANY($2)";
+    RECEIPTS = "SELECT room_sn, user_id, type, thread, event_id, ts FROM receipts
+        WHERE room_sn = ANY($1) AND pos > $2 AND pos <= $3 AND (type <> 'm.read.private' OR user_id = $4) ORDER BY pos";
+    ACCOUNT_DATA = "SELECT room_sn, type, content FROM account_data WHERE user_id = $1 AND pos > $2 AND pos <= $3 ORDER BY pos";
+}
+
+/// What somebody who was invited or knocks may know of a room.
+const STRIPPED_TYPES: [&str; 7] = [
+    "m.room.create",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.join_rules",
+    "m.room.canonical_alias",
+    "m.room.encryption",
+];
+
+/// What a sync asks for.
+#[derive(Clone, Debug)]
+pub struct SyncQuery {
+    pub user_id: String,
+    /// Position that the client has seen everything up to; `None` for the first sync.
+    pub since: Option<i64>,
+    pub timeline_limit: i64,
+    pub full_state: bool,
+    /// Show left rooms in a first sync too.
+    pub include_leave: bool,
+    /// Only these rooms, by id.
+    pub only_rooms: Option<Vec<String>>,
+    pub not_rooms: Vec<String>,
+}
+
+/// What a sync shows.
+#[derive(Clone, Debug, Default)]
+pub struct SyncPage {
+    /// Everything up to here is in it.
+    pub head: i64,
+    pub joined: Vec<RoomSync>,
+    pub left: Vec<RoomSync>,
+    pub invited: Vec<StrippedRoom>,
+    pub knocked: Vec<StrippedRoom>,
+    /// Type and content of global account data; `None` where it was deleted.
+    pub account_data: Vec<(String, Option<String>)>,
+    /// The numbers of all rooms that the user is joined to: whose changes to wait for.
+    pub following: Vec<i64>,
+    /// Their ids.
+    pub room_ids: Vec<(i64, String)>,
+}
+
+/// A room that the user is in, or was.
+#[derive(Clone, Debug)]
+pub struct RoomSync {
+    pub room: RoomRow,
+    /// The user joined after `since`, or this is the first sync: the room is shown from its beginning.
+    pub initial: bool,
+    pub timeline: Vec<StoredEvent>,
+    /// There are events between `since` and the timeline.
+    pub limited: bool,
+    /// Position before the first event of the timeline.
+    pub low: i64,
+    /// The state before the timeline: all of it for an initial room, else what changed since.
+    pub state: Vec<StoredEvent>,
+    /// By the number of a state event in the timeline, the one it replaced.
+    pub replaced: HashMap<i64, StoredEvent>,
+    /// The redactions of redacted events in the timeline.
+    pub because: Vec<StoredEvent>,
+    pub receipts: Vec<Receipt>,
+    pub account_data: Vec<(String, Option<String>)>,
+}
+
+/// A room that the user was invited to or knocks on.
+#[derive(Clone, Debug)]
+pub struct StrippedRoom {
+    pub room: RoomRow,
+    /// The user's own membership event.
+    pub membership: StoredEvent,
+    pub state: Vec<StoredEvent>,
+}
+
+/// The aggregate of what a sync reads.
+pub trait SyncPages: Send + Sync {
+    fn sync_page(&self, query: SyncQuery) -> Answer<'_, SyncPage>;
+}
+
+impl<E: Engine> SyncPages for Sql<E> {
+    fn sync_page(&self, query: SyncQuery) -> Answer<'_, SyncPage> {
+        self.0.read(ReadSync(query))
+    }
+}
+
+struct ReadSync(SyncQuery);
+
+/// A room of the user's, before its contents are read.
+struct Mine {
+    room: RoomRow,
+    membership: String,
+    event_sn: i64,
+    pos: i64,
+    forgotten: bool,
+}
+
+/// How the user's membership of a room changed since the token.
+struct Change {
+    /// Before the first change.
+    prev: Option<String>,
+    /// Whether any change was to `join`.
+    joined: bool,
+}
+
+impl Query for ReadSync {
+    const NAME: &'static str = "sync_page";
+    type Out = SyncPage;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<SyncPage> {
+        let q = &self.0;
+        let head: i64 = tx.query_one(HEAD, args![]).await?.get(0)?;
+        let since = q.since.unwrap_or(0);
+        let mut page = SyncPage { head, ..SyncPage::default() };
+
+        let mine = self.my_rooms(tx).await?;
+        for m in mine.iter().filter(|m| m.membership == "join") {
+            page.following.push(m.room.room_sn);
+            page.room_ids.push((m.room.room_sn, m.room.room_id.clone()));
+        }
+        if q.since == Some(head) && !q.full_state {
+            return Ok(page);
+        }
+        let changes = self.my_changes(tx).await?;
+
+        // Which rooms are shown, and how.
+        let (mut going_on, mut initial, mut left, mut stripped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for m in mine {
+            let change = changes.get(&m.room.room_sn);
+            let was = change.map_or(Some(m.membership.as_str()), |c| c.prev.as_deref());
+            match m.membership.as_str() {
+                "join" if q.since.is_some() && was == Some("join") => going_on.push(m),
+                "join" => initial.push(m),
+                "leave" | "ban" if m.forgotten => {}
+                "leave" | "ban" if q.since.is_none() && q.include_leave => left.push((m, 0)),
+                "leave" | "ban" if q.since.is_some() => {
+                    if let Some(c) = change {
+                        // Somebody who joined and left meanwhile sees the room from its beginning, as a joiner does.
+                        let from = if c.joined && was != Some("join") { 0 } else { since };
+                        left.push((m, from));
+                    }
+                }
+                "invite" | "knock" if m.pos > since => stripped.push(m),
+                _ => {}
+            }
+        }
+
+        let mut account_data = self.account_data(tx, head).await?;
+        page.account_data = account_data.remove(&0).unwrap_or_default();
+
+        let from = if q.full_state { 0 } else { since };
+        self.joined(tx, &mut page, going_on, (since, from), &mut account_data).await?;
+        self.joined(tx, &mut page, initial, (0, 0), &mut account_data).await?;
+        for (m, from) in left {
+            self.left(tx, &mut page, m, from, &mut account_data).await?;
+        }
+        Self::stripped(tx, &mut page, stripped).await?;
+        Ok(page)
+    }
+}
+
+impl ReadSync {
+    async fn my_rooms<R: Reads>(&self, tx: &mut R) -> Result<Vec<Mine>> {
+        let mut mine = Vec::new();
+        for mut row in tx.query(MY_ROOMS, args![&self.0.user_id]).await? {
+            let room = room_row(&mut row, 0)?;
+            let wanted = self.0.only_rooms.as_ref().is_none_or(|only| only.contains(&room.room_id));
+            if wanted && !self.0.not_rooms.contains(&room.room_id) {
+                mine.push(Mine {
+                    room,
+                    membership: row.get(8)?,
+                    event_sn: row.get(9)?,
+                    pos: row.get(10)?,
+                    forgotten: row.get(11)?,
+                });
+            }
+        }
+        Ok(mine)
+    }
+
+    async fn my_changes<R: Reads>(&self, tx: &mut R) -> Result<HashMap<i64, Change>> {
+        let mut changes = HashMap::new();
+        let Some(since) = self.0.since else { return Ok(changes) };
+        for mut row in tx.query(MY_CHANGES, args![&self.0.user_id, since]).await? {
+            let room_sn: i64 = row.get(0)?;
+            let membership: String = row.get(1)?;
+            let prev: Option<String> = row.get(2)?;
+            let change = changes.entry(room_sn).or_insert(Change { prev, joined: false });
+            change.joined |= membership == "join";
+        }
+        Ok(changes)
+    }
+
+    async fn account_data<R: Reads>(
+        &self,
+        tx: &mut R,
+        head: i64,
+    ) -> Result<HashMap<i64, Vec<(String, Option<String>)>>> {
+        let mut by_room = HashMap::<i64, Vec<_>>::new();
+        let since = self.0.since.unwrap_or(0);
+        for mut row in tx.query(ACCOUNT_DATA, args![&self.0.user_id, since, head]).await? {
+            let (room_sn, kind, content): (i64, String, Option<String>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            // A first sync need not tell of what was deleted before it.
+            if self.0.since.is_some() || content.is_some() {
+                by_room.entry(room_sn).or_default().push((kind, content));
+            }
+        }
+        Ok(by_room)
+    }
+
+    /// Rooms that the user is in: the timeline since `low`; of the state, what changed since `state_from`, or all of it
+    /// where that is 0.
+    async fn joined<R: Reads>(
+        &self,
+        tx: &mut R,
+        page: &mut SyncPage,
+        rooms: Vec<Mine>,
+        (low, state_from): (i64, i64),
+        account_data: &mut HashMap<i64, Vec<(String, Option<String>)>>,
+    ) -> Result<()> {
+        if rooms.is_empty() {
+            return Ok(());
+        }
+        let (q, head) = (&self.0, page.head);
+        let all: Vec<i64> = rooms.iter().map(|m| m.room.room_sn).collect();
+        let moved: Vec<i64> = rooms.iter().filter(|m| m.room.last_pos > low).map(|m| m.room.room_sn).collect();
+        let whole_state = state_from == 0;
+        let state_rooms = if whole_state { &all } else { &moved };
+
+        let mut timelines = read_timelines(tx, &moved, low, head, q.timeline_limit).await?;
+        if low == 0 {
+            // A joiner may not see all of what was before.
+            let logs = visibility_logs(tx, &moved, &q.user_id).await?;
+            for (room_sn, timeline) in &mut timelines {
+                timeline.hide_from(&q.user_id, logs.get(room_sn));
+            }
+        }
+        let mut states = read_states(tx, state_rooms, (state_from, head), whole_state, &timelines).await?;
+        let mut receipts = HashMap::<i64, Vec<Receipt>>::new();
+        for mut row in tx.query(RECEIPTS, args![all, low, head, &q.user_id]).await? {
+            let receipt = Receipt {
+                room_sn: row.get(0)?,
+                user_id: row.get(1)?,
+                receipt_type: row.get(2)?,
+                thread: row.get(3)?,
+                event_id: row.get(4)?,
+                ts: row.get(5)?,
+            };
+            receipts.entry(receipt.room_sn).or_default().push(receipt);
+        }
+        let shown: Vec<&StoredEvent> = timelines.values().flat_map(|t| &t.events).collect();
+        let mut because = HashMap::<i64, Vec<StoredEvent>>::new();
+        for redaction in redactions_of(tx, shown).await? {
+            because.entry(redaction.room_sn).or_default().push(redaction);
+        }
+        for m in rooms {
+            let sn = m.room.room_sn;
+            let timeline = timelines.remove(&sn).unwrap_or_default();
+            let state = states.remove(&sn).unwrap_or_default();
+            let receipts = receipts.remove(&sn).unwrap_or_default();
+            let account_data = account_data.remove(&sn).unwrap_or_default();
+            let shown = !(timeline.events.is_empty()
+                && state.before.is_empty()
+                && receipts.is_empty()
+                && account_data.is_empty());
+            if low == 0 || q.full_state || shown {
+                page.joined.push(RoomSync {
+                    initial: low == 0,
+                    limited: timeline.limited,
+                    low: timeline.low.unwrap_or(head),
+                    timeline: timeline.events,
+                    state: state.before,
+                    replaced: state.replaced,
+                    because: because.remove(&sn).unwrap_or_default(),
+                    receipts,
+                    account_data,
+                    room: m.room,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// A room that the user left: up to the leave.
+    async fn left<R: Reads>(
+        &self,
+        tx: &mut R,
+        page: &mut SyncPage,
+        m: Mine,
+        from: i64,
+        account_data: &mut HashMap<i64, Vec<(String, Option<String>)>>,
+    ) -> Result<()> {
+        let sn = m.room.room_sn;
+        let mut timelines = read_timelines(tx, &[sn], from, m.pos, self.0.timeline_limit).await?;
+        let logs = visibility_logs(tx, &[sn], &self.0.user_id).await?;
+        // Somebody who was never in the room (an invite that was refused) sees the leave and nothing else.
+        let was_in = logs.get(&sn).is_some_and(|log| log.membership.iter().any(|(_, m)| m == "join"));
+        if let Some(timeline) = timelines.get_mut(&sn) {
+            timeline.hide_from(&self.0.user_id, logs.get(&sn));
+            if !was_in {
+                timeline.events.retain(|e| e.sn == m.event_sn);
+                timeline.limited = false;
+            }
+        }
+        let whole = from == 0 && was_in;
+        let mut states =
+            if was_in { read_states(tx, &[sn], (from, m.pos), whole, &timelines).await? } else { HashMap::new() };
+        let timeline = timelines.remove(&sn).unwrap_or_default();
+        let state = states.remove(&sn).unwrap_or_default();
+        let because = redactions_of(tx, &timeline.events).await?;
+        page.left.push(RoomSync {
+            initial: from == 0,
+            limited: timeline.limited,
+            low: timeline.low.unwrap_or(m.pos),
+            timeline: timeline.events,
+            state: state.before,
+            replaced: state.replaced,
+            because,
+            receipts: Vec::new(),
+            account_data: account_data.remove(&sn).unwrap_or_default(),
+            room: m.room,
+        });
+        Ok(())
+    }
+
+    async fn stripped<R: Reads>(tx: &mut R, page: &mut SyncPage, rooms: Vec<Mine>) -> Result<()> {
+        if rooms.is_empty() {
+            return Ok(());
+        }
+        let sns: Vec<i64> = rooms.iter().map(|m| m.room.room_sn).collect();
+        let types: Vec<String> = STRIPPED_TYPES.map(str::to_owned).to_vec();
+        let mut by_room = HashMap::<i64, Vec<i64>>::new();
+        let mut wanted: Vec<i64> = rooms.iter().map(|m| m.event_sn).collect();
+        for mut row in tx.query(STRIPPED, args![sns, types]).await? {
+            let (room_sn, event_sn): (i64, i64) = (row.get(0)?, row.get(1)?);
+            by_room.entry(room_sn).or_default().push(event_sn);
+            wanted.push(event_sn);
+        }
+        let events: HashMap<i64, StoredEvent> =
+            events_by_sn(tx, wanted).await?.into_iter().map(|e| (e.sn, e)).collect();
+        for m in rooms {
+            let membership = events
+                .get(&m.event_sn)
+                .cloned()
+                .ok_or_else(|| Error::Corrupt(format!("membership event {} is missing", m.event_sn)))?;
+            let state = by_room.remove(&m.room.room_sn).unwrap_or_default();
+            let state = state.iter().filter_map(|sn| events.get(sn).cloned()).collect();
+            let shown = StrippedRoom { membership, state, room: m.room };
+            match m.membership.as_str() {
+                "invite" => page.invited.push(shown),
+                _ => page.knocked.push(shown),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The newest events of a room.
+#[derive(Default)]
+struct TimelinePart {
+    events: Vec<StoredEvent>,
+    limited: bool,
+    /// Position before the first of them; `None` when there is none.
+    low: Option<i64>,
+}
+
+impl TimelinePart {
+    /// Drops what the user may not see. What is left is a run without gaps to its end.
+    fn hide_from(&mut self, user_id: &str, log: Option<&VisibilityLog>) {
+        let none = VisibilityLog::default();
+        let log = log.unwrap_or(&none);
+        let seen = |e: &StoredEvent| log.sees(e, user_id);
+        if let Some(hidden) = self.events.iter().rposition(|e| !seen(e)) {
+            let low = self.events[hidden].pos;
+            self.events.drain(..=hidden);
+            self.low = low;
+            // What is hidden can't be paged to either.
+            self.limited = false;
+        }
+    }
+}
+
+async fn read_timelines<R: Reads>(
+    tx: &mut R,
+    rooms: &[i64],
+    low: i64,
+    high: i64,
+    limit: i64,
+) -> Result<HashMap<i64, TimelinePart>> {
+    let mut parts = HashMap::<i64, TimelinePart>::new();
+    if rooms.is_empty() {
+        return Ok(parts);
+    }
+    for mut row in tx.query(TIMELINES, args![rooms.to_vec(), low, high, limit]).await? {
+        let event = stored_event(&mut row, 0)?;
+        let before: i64 = row.get(13)?;
+        let part = parts.entry(event.room_sn).or_default();
+        part.limited = before > low;
+        part.low = Some(part.low.unwrap_or(event.pos.unwrap_or(before) - 1));
+        part.events.push(event);
+    }
+    Ok(parts)
+}
+
+/// What a client needs of the state beside a timeline.
+#[derive(Default)]
+struct StatePart {
+    before: Vec<StoredEvent>,
+    replaced: HashMap<i64, StoredEvent>,
+}
+
+/// Of each room, the state before its timeline: the whole of it, or what changed after `low`. A client lays the
+/// timeline over it; so what a merge of forks made current without an event of its own in the timeline is in it, too.
+async fn read_states<R: Reads>(
+    tx: &mut R,
+    rooms: &[i64],
+    (low, high): (i64, i64),
+    whole: bool,
+    timelines: &HashMap<i64, TimelinePart>,
+) -> Result<HashMap<i64, StatePart>> {
+    let mut parts = HashMap::new();
+    if rooms.is_empty() {
+        return Ok(parts);
+    }
+    type Key = (String, String);
+    let mut states = HashMap::<i64, BTreeMap<Key, Option<i64>>>::new();
+    let mut lowest = low;
+    if whole {
+        for mut row in tx.query(STATES, args![rooms.to_vec()]).await? {
+            let room: i64 = row.get(0)?;
+            states.entry(room).or_default().insert((row.get(1)?, row.get(2)?), Some(row.get(3)?));
+        }
+        // Only what changed from the timelines on has to be undone.
+        lowest = rooms.iter().map(|r| timelines.get(r).and_then(|t| t.low).unwrap_or(high)).min().unwrap_or(high);
+    }
+    struct Delta {
+        pos: i64,
+        key: Key,
+        event: Option<i64>,
+        prev: Option<i64>,
+    }
+    let mut deltas = HashMap::<i64, Vec<Delta>>::new();
+    for mut row in tx.query(DELTAS, args![rooms.to_vec(), lowest, i64::MAX]).await? {
+        let room: i64 = row.get(0)?;
+        deltas.entry(room).or_default().push(Delta {
+            pos: row.get(1)?,
+            key: (row.get(2)?, row.get(3)?),
+            event: row.get(4)?,
+            prev: row.get(5)?,
+        });
+    }
+
+    let mut wanted = HashSet::new();
+    let mut replaced = HashMap::<i64, Vec<(i64, i64)>>::new();
+    for room in rooms {
+        let timeline = timelines.get(room);
+        let start = timeline.and_then(|t| t.low).unwrap_or(high);
+        let in_timeline: HashSet<i64> = timeline.iter().flat_map(|t| t.events.iter().map(|e| e.sn)).collect();
+        let state = states.entry(*room).or_default();
+        let mut undone = HashSet::new();
+        for d in deltas.get(room).map(Vec::as_slice).unwrap_or_default() {
+            if d.pos <= start {
+                // Before the timeline: the last change counts. (A whole state has these already.)
+                if !whole && d.pos <= high {
+                    state.insert(d.key.clone(), d.event);
+                }
+                continue;
+            }
+            if whole && undone.insert(&d.key) {
+                state.insert(d.key.clone(), d.prev);
+            }
+            if d.pos > high {
+                continue;
+            }
+            match d.event {
+                Some(event) if in_timeline.contains(&event) => {
+                    if let Some(prev) = d.prev {
+                        replaced.entry(*room).or_default().push((event, prev));
+                        wanted.insert(prev);
+                    }
+                }
+                // Became current without being in the timeline.
+                event => {
+                    state.insert(d.key.clone(), event);
+                }
+            }
+        }
+        wanted.extend(state.values().flatten());
+    }
+    let events: HashMap<i64, StoredEvent> =
+        events_by_sn(tx, wanted.into_iter().collect()).await?.into_iter().map(|e| (e.sn, e)).collect();
+    for room in rooms {
+        let before = states.remove(room).unwrap_or_default();
+        let before = before.into_values().flatten().filter_map(|sn| events.get(&sn).cloned()).collect();
+        let replaced = replaced.remove(room).unwrap_or_default();
+        let replaced = replaced.into_iter().filter_map(|(event, prev)| Some((event, events.get(&prev)?.clone())));
+        parts.insert(*room, StatePart { before, replaced: replaced.collect() });
+    }
+    Ok(parts)
+}

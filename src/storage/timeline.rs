@@ -1,0 +1,379 @@
+//! Reading a room: its timeline by pages, its state now and at a position, who is in it.
+
+use std::borrow::Cow;
+
+use hearth_core::visibility::can_see;
+use ruma::events::room::{history_visibility::HistoryVisibility, member::MembershipState};
+use serde::Deserialize;
+
+use crate::{
+    Result, Sql,
+    rooms::{RoomRow, StoredEvent, room_row, stored_event},
+    tx::{Answer, Engine, Query, Reads, args, statements},
+};
+
+statements! {
+    VIEW = "SELECT r.room_sn, r.room_id, r.version, r.rev, r.state_root, r.joined, r.invited, r.last_pos,
+        m.membership, m.event_sn, m.pos, m.forgotten
+        FROM rooms r LEFT JOIN memberships m ON m.room_sn = r.room_sn AND m.user_id = $2 WHERE r.room_id = $1";
+    PAGE_BACK = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
+        redacted_by, json FROM events
+        WHERE room_sn = $1 AND (topo, topo_minor) < ($2, $3) AND status = 0 ORDER BY topo DESC, topo_minor DESC LIMIT $4";
+    PAGE_FORWARD = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
+        redacted_by, json FROM events
+        WHERE room_sn = $1 AND (topo, topo_minor) >= ($2, $3) AND status = 0 ORDER BY topo, topo_minor LIMIT $4";
+    VISIBILITY_LOG = "SELECT d.room_sn, d.pos, e.json FROM current_state_delta d LEFT JOIN events e ON e.sn = d.event_sn
+        WHERE d.room_sn = ANY($1) AND d.type = 'm.room.history_visibility' AND d.state_key = '' ORDER BY d.pos";
+    MEMBERSHIP_LOG = "SELECT room_sn, pos, membership FROM membership_changes
+        WHERE user_id = $1 AND room_sn = ANY($2) ORDER BY pos";
+    STATE_NOW = "SELECT type, state_key, event_sn FROM current_state WHERE room_sn = $1";
+    STATE_TYPE = "SELECT type, state_key, event_sn FROM current_state WHERE room_sn = $1 AND type = $2";
+    STATE_KEY = "SELECT type, state_key, event_sn FROM current_state WHERE room_sn = $1 AND type = $2 AND state_key = $3";
+    DELTAS_AFTER = "SELECT type, state_key, prev_sn FROM current_state_delta WHERE room_sn = $1 AND pos > $2 ORDER BY pos";
+    EVENTS = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
+        redacted_by, json FROM events WHERE sn = ANY($1)";
+    EVENTS_BY_ID = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
+        redacted_by, json FROM events WHERE event_id = ANY($1)";
+    ROOMS_OF = "SELECT r.room_id FROM memberships m JOIN rooms r ON r.room_sn = m.room_sn
+        WHERE m.user_id = $1 AND m.membership = $2 ORDER BY m.pos";
+    SHARED = "SELECT 1 FROM memberships a JOIN memberships b ON b.room_sn = a.room_sn
+        WHERE a.user_id = $1 AND b.user_id = $2 AND a.membership = 'join' AND b.membership = 'join' LIMIT 1";
+}
+
+/// A room as one user stands to it.
+#[derive(Clone, Debug)]
+pub struct RoomView {
+    pub room: RoomRow,
+    pub membership: Option<Membership>,
+}
+
+/// A user's current membership.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    pub membership: String,
+    pub event_sn: i64,
+    pub pos: i64,
+    pub forgotten: bool,
+}
+
+/// What decides which of a room's events a user may see: how the room's history visibility and the user's membership
+/// changed, by position.
+#[derive(Clone, Debug, Default)]
+pub struct VisibilityLog {
+    /// The event that became current, as JSON; `None` where the state was taken away.
+    pub visibility: Vec<(i64, Option<String>)>,
+    pub membership: Vec<(i64, String)>,
+}
+
+/// A page of a room's timeline, in the order asked for.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub events: Vec<StoredEvent>,
+    pub log: VisibilityLog,
+    /// The redactions of the redacted events among them.
+    pub because: Vec<StoredEvent>,
+}
+
+/// Which way a page goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Back,
+    Forward,
+}
+
+/// Which part of the state is wanted.
+#[derive(Clone, Debug)]
+pub enum StateOf {
+    All,
+    Type(String),
+    Key(String, String),
+}
+
+/// The aggregate of what is read from rooms.
+pub trait Timeline: Send + Sync {
+    fn room_view(&self, room_id: &str, user_id: &str) -> Answer<'_, Option<RoomView>>;
+    /// Events before (back) or from (forward) the boundary `(topo, topo_minor)`.
+    fn page(
+        &self,
+        room_sn: i64,
+        user_id: &str,
+        boundary: (i64, i64),
+        direction: Direction,
+        limit: i64,
+    ) -> Answer<'_, Page>;
+    /// One event with what decides whether the user may see it.
+    fn event(&self, event_id: &str, user_id: &str) -> Answer<'_, Option<Page>>;
+    /// The state after position `at`, or now.
+    fn state(&self, room_sn: i64, of: StateOf, at: Option<i64>) -> Answer<'_, Vec<StoredEvent>>;
+    /// The ids of the rooms in which the user has this membership.
+    fn rooms_of(&self, user_id: &str, membership: &str) -> Answer<'_, Vec<String>>;
+    fn share_a_room(&self, user_id: &str, other: &str) -> Answer<'_, bool>;
+}
+
+impl<E: Engine> Timeline for Sql<E> {
+    fn room_view(&self, room_id: &str, user_id: &str) -> Answer<'_, Option<RoomView>> {
+        self.0.read(View { room_id: room_id.to_owned(), user_id: user_id.to_owned() })
+    }
+
+    fn page(
+        &self,
+        room_sn: i64,
+        user_id: &str,
+        boundary: (i64, i64),
+        direction: Direction,
+        limit: i64,
+    ) -> Answer<'_, Page> {
+        self.0.read(ReadPage { room_sn, user_id: user_id.to_owned(), boundary, direction, limit })
+    }
+
+    fn event(&self, event_id: &str, user_id: &str) -> Answer<'_, Option<Page>> {
+        self.0.read(OneEvent { event_id: event_id.to_owned(), user_id: user_id.to_owned() })
+    }
+
+    fn state(&self, room_sn: i64, of: StateOf, at: Option<i64>) -> Answer<'_, Vec<StoredEvent>> {
+        self.0.read(ReadState { room_sn, of, at })
+    }
+
+    fn rooms_of(&self, user_id: &str, membership: &str) -> Answer<'_, Vec<String>> {
+        self.0.read(RoomsOf { user_id: user_id.to_owned(), membership: membership.to_owned() })
+    }
+
+    fn share_a_room(&self, user_id: &str, other: &str) -> Answer<'_, bool> {
+        self.0.read(ShareARoom { user_id: user_id.to_owned(), other: other.to_owned() })
+    }
+}
+
+struct View {
+    room_id: String,
+    user_id: String,
+}
+
+impl Query for View {
+    const NAME: &'static str = "room_view";
+    type Out = Option<RoomView>;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        let Some(mut row) = tx.query_opt(VIEW, args![&self.room_id, &self.user_id]).await? else { return Ok(None) };
+        let room = room_row(&mut row, 0)?;
+        let membership = match row.get::<Option<String>>(8)? {
+            Some(membership) => {
+                Some(Membership { membership, event_sn: row.get(9)?, pos: row.get(10)?, forgotten: row.get(11)? })
+            }
+            None => None,
+        };
+        Ok(Some(RoomView { room, membership }))
+    }
+}
+
+struct ReadPage {
+    room_sn: i64,
+    user_id: String,
+    boundary: (i64, i64),
+    direction: Direction,
+    limit: i64,
+}
+
+impl Query for ReadPage {
+    const NAME: &'static str = "page";
+    type Out = Page;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Page> {
+        let stmt = match self.direction {
+            Direction::Back => PAGE_BACK,
+            Direction::Forward => PAGE_FORWARD,
+        };
+        let rows = tx.query(stmt, args![self.room_sn, self.boundary.0, self.boundary.1, self.limit]).await?;
+        let events = rows.into_iter().map(|mut row| stored_event(&mut row, 0)).collect::<Result<Vec<_>>>()?;
+        let log = visibility_logs(tx, &[self.room_sn], &self.user_id).await?.remove(&self.room_sn).unwrap_or_default();
+        let because = redactions_of(tx, &events).await?;
+        Ok(Page { events, log, because })
+    }
+}
+
+struct OneEvent {
+    event_id: String,
+    user_id: String,
+}
+
+impl Query for OneEvent {
+    const NAME: &'static str = "event";
+    type Out = Option<Page>;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        let rows = tx.query(EVENTS_BY_ID, args![vec![self.event_id.clone()]]).await?;
+        let events = rows.into_iter().map(|mut row| stored_event(&mut row, 0)).collect::<Result<Vec<_>>>()?;
+        let Some(first) = events.first() else { return Ok(None) };
+        let room_sn = first.room_sn;
+        let log = visibility_logs(tx, &[room_sn], &self.user_id).await?.remove(&room_sn).unwrap_or_default();
+        let because = redactions_of(tx, &events).await?;
+        Ok(Some(Page { events, log, because }))
+    }
+}
+
+struct ReadState {
+    room_sn: i64,
+    of: StateOf,
+    at: Option<i64>,
+}
+
+impl Query for ReadState {
+    const NAME: &'static str = "state";
+    type Out = Vec<StoredEvent>;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        let rows = match &self.of {
+            StateOf::All => tx.query(STATE_NOW, args![self.room_sn]).await?,
+            StateOf::Type(t) => tx.query(STATE_TYPE, args![self.room_sn, t]).await?,
+            StateOf::Key(t, k) => tx.query(STATE_KEY, args![self.room_sn, t, k]).await?,
+        };
+        let mut state = std::collections::BTreeMap::<(String, String), Option<i64>>::new();
+        for mut row in rows {
+            state.insert((row.get(0)?, row.get(1)?), Some(row.get(2)?));
+        }
+        if let Some(at) = self.at {
+            // What changed since is undone by the first change of each key.
+            let mut undone = std::collections::BTreeSet::new();
+            for mut row in tx.query(DELTAS_AFTER, args![self.room_sn, at]).await? {
+                let key: (String, String) = (row.get(0)?, row.get(1)?);
+                let wanted = match &self.of {
+                    StateOf::All => true,
+                    StateOf::Type(t) => key.0 == *t,
+                    StateOf::Key(t, k) => key.0 == *t && key.1 == *k,
+                };
+                if wanted && undone.insert(key.clone()) {
+                    state.insert(key, row.get(2)?);
+                }
+            }
+        }
+        let sns: Vec<i64> = state.into_values().flatten().collect();
+        events_by_sn(tx, sns).await
+    }
+}
+
+struct RoomsOf {
+    user_id: String,
+    membership: String,
+}
+
+impl Query for RoomsOf {
+    const NAME: &'static str = "rooms_of";
+    type Out = Vec<String>;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        let rows = tx.query(ROOMS_OF, args![&self.user_id, &self.membership]).await?;
+        rows.into_iter().map(|mut row| row.get(0)).collect()
+    }
+}
+
+struct ShareARoom {
+    user_id: String,
+    other: String,
+}
+
+impl Query for ShareARoom {
+    const NAME: &'static str = "share_a_room";
+    type Out = bool;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<bool> {
+        Ok(tx.query_opt(SHARED, args![&self.user_id, &self.other]).await?.is_some())
+    }
+}
+
+/// Events by number; in no order.
+pub(crate) async fn events_by_sn<R: Reads>(tx: &mut R, sns: Vec<i64>) -> Result<Vec<StoredEvent>> {
+    if sns.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = tx.query(EVENTS, args![sns]).await?;
+    rows.into_iter().map(|mut row| stored_event(&mut row, 0)).collect()
+}
+
+/// The events that redacted some of `events`.
+pub(crate) async fn redactions_of<'a, R: Reads>(
+    tx: &mut R,
+    events: impl IntoIterator<Item = &'a StoredEvent>,
+) -> Result<Vec<StoredEvent>> {
+    let ids: Vec<String> = events.into_iter().filter_map(|e| e.redacted_by.clone()).collect();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = tx.query(EVENTS_BY_ID, args![ids]).await?;
+    rows.into_iter().map(|mut row| stored_event(&mut row, 0)).collect()
+}
+
+/// What decides what `user_id` may see, for each of the rooms.
+pub(crate) async fn visibility_logs<R: Reads>(
+    tx: &mut R,
+    rooms: &[i64],
+    user_id: &str,
+) -> Result<std::collections::HashMap<i64, VisibilityLog>> {
+    let mut logs = std::collections::HashMap::<i64, VisibilityLog>::new();
+    if rooms.is_empty() {
+        return Ok(logs);
+    }
+    for mut row in tx.query(VISIBILITY_LOG, args![rooms.to_vec()]).await? {
+        logs.entry(row.get(0)?).or_default().visibility.push((row.get(1)?, row.get(2)?));
+    }
+    for mut row in tx.query(MEMBERSHIP_LOG, args![user_id, rooms.to_vec()]).await? {
+        logs.entry(row.get(0)?).or_default().membership.push((row.get(1)?, row.get(2)?));
+    }
+    Ok(logs)
+}
+
+impl VisibilityLog {
+    /// Whether the user may see the event.
+    pub fn sees(&self, event: &StoredEvent, user_id: &str) -> bool {
+        // Fetched history stands before the event whose gap it fills.
+        let pos = event.pos.unwrap_or(event.topo);
+        if self.allows(pos, pos) {
+            return true;
+        }
+        // A change of the visibility, and of one's own membership, is also seen by those who saw what was before it.
+        let is_own = self.membership.iter().any(|(at, _)| *at == pos) && is_member_event_of(&event.json, user_id);
+        let is_visibility = self.visibility.iter().any(|(at, _)| *at == pos);
+        is_own || is_visibility && self.allows(pos - 1, pos)
+    }
+
+    /// By the state at one position, for an event at another.
+    fn allows(&self, state_at: i64, event_at: i64) -> bool {
+        let visibility = last_before(&self.visibility, state_at).and_then(Option::as_deref).map(visibility_in);
+        let membership = last_before(&self.membership, state_at).map(|m| MembershipState::from(m.as_str()));
+        let joined_later = self.membership.iter().any(|(at, m)| *at > event_at && m == "join");
+        can_see(
+            &visibility.unwrap_or(HistoryVisibility::Shared),
+            &membership.unwrap_or(MembershipState::Leave),
+            joined_later,
+        )
+    }
+}
+
+fn last_before<T>(log: &[(i64, T)], pos: i64) -> Option<&T> {
+    let after = log.partition_point(|(at, _)| *at <= pos);
+    after.checked_sub(1).map(|i| &log[i].1)
+}
+
+/// Whether an `m.room.history_visibility` event lets everybody read.
+pub fn is_world_readable(json: &str) -> bool {
+    visibility_in(json) == HistoryVisibility::WorldReadable
+}
+
+fn visibility_in(json: &str) -> HistoryVisibility {
+    #[derive(Deserialize)]
+    struct Event {
+        content: Content,
+    }
+    #[derive(Deserialize)]
+    struct Content {
+        history_visibility: HistoryVisibility,
+    }
+    match serde_json::from_str::<Event>(json).map(|e| e.content.history_visibility) {
+        Ok(HistoryVisibility::_Custom(_)) | Err(_) => HistoryVisibility::Shared,
+        Ok(known) => known,
+    }
+}
+
+fn is_member_event_of(json: &str, user_id: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Event<'a> {
+        #[serde(rename = "type", borrow)]
+        event_type: Cow<'a, str>,
+        #[serde(borrow)]
+        state_key: Option<Cow<'a, str>>,
+    }
+    serde_json::from_str::<Event<'_>>(json)
+        .is_ok_and(|e| e.event_type == "m.room.member" && e.state_key.as_deref() == Some(user_id))
+}
