@@ -2,9 +2,13 @@
 
 use super::Routes;
 
+mod capabilities;
 mod versions;
+mod well_known;
 
 /// All endpoints that clients use.
 pub fn routes(r: Routes) -> Routes {
-    versions::routes(r)
+    let r = versions::routes(r);
+    let r = well_known::routes(r);
+    capabilities::routes(r)
 }
