@@ -76,10 +76,13 @@ async fn serve(config: Arc<Config>) -> Result<(), String> {
         tracing::info!("metrics are on http://{address}/metrics");
     }
 
-    tokio::select! {
-        signal = signals.next() => tracing::info!("{signal}: stopping; a second signal ends at once"),
-        () = running.wait() => tracing::info!("stopping"),
-    }
+    let asked = tokio::select! {
+        signal = signals.next() => {
+            tracing::info!("{signal}: stopping; a second signal ends at once");
+            true
+        }
+        () = running.wait() => false,
+    };
     tokio::select! {
         all = running.stop() => {
             if all {
@@ -90,7 +93,7 @@ async fn serve(config: Arc<Config>) -> Result<(), String> {
         }
         signal = signals.next() => tracing::warn!("{signal} again: ending at once"),
     }
-    Ok(())
+    if asked { Ok(()) } else { Err("the server stopped by itself".to_owned()) }
 }
 
 /// The signals that ask for an end.
