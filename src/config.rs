@@ -3,6 +3,8 @@
 //!
 //! Each key is explained once, in `conduit.toml.example`.
 
+mod keys;
+mod load;
 mod secret;
 mod subnet;
 
@@ -11,8 +13,12 @@ use std::{net::IpAddr, num::NonZeroU32, path::PathBuf};
 use ruma::{OwnedServerName, RoomVersionId};
 use serde::Deserialize;
 
+pub use load::{CREATABLE, Finding, Loaded, Sources, Weight};
 pub use secret::Secret;
 pub use subnet::Subnet;
+
+/// The file in which every key is explained.
+pub const EXAMPLE: &str = include_str!("../conduit.toml.example");
 
 /// Everything that an operator can set. [`Config::default`] is what a start without any file uses.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -8,6 +8,8 @@
 //! `shutdown` lie at the bottom: they know nothing of the rest, and everything above may use them.
 
 pub mod api;
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod service;
 pub mod shutdown;

@@ -11,6 +11,7 @@ use axum::{
     Router,
     body::Body,
     extract::{FromRequestParts as _, RawPathParams, Request},
+    routing::MethodRouter,
 };
 use futures_util::FutureExt as _;
 use hearth_core::{
@@ -179,6 +180,20 @@ fn scopeguard<F: FnOnce()>(f: F) -> impl Drop {
         }
     }
     Guard(Some(f))
+}
+
+/// A page for GET that takes nothing from the request.
+pub(super) fn page<H, F>(path: &'static str, handler: H) -> MethodRouter
+where
+    H: Fn() -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let template = Template(path.into());
+    axum::routing::get(async move || {
+        let mut response = handler().await;
+        response.extensions_mut().insert(template);
+        response
+    })
 }
 
 /// One endpoint at work.

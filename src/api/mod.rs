@@ -1,16 +1,20 @@
 //! HTTP, and nothing else: a request comes in, is checked and typed, one service is called, its answer goes out.
 
 pub mod client;
-pub mod edge;
-pub mod extract;
+mod edge;
+mod extract;
 pub mod health;
-pub mod respond;
-pub mod router;
+mod json;
+mod respond;
+mod router;
 pub mod server;
 
 use std::{ops::Deref, sync::Arc};
 
+use axum::{body::Body, routing::MethodRouter};
 use hearth_core::clock::{Clock, Rng};
+use http::{HeaderValue, Response, header};
+use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
     config::Config,
@@ -19,9 +23,11 @@ use crate::{
         session::Authenticator,
     },
     shutdown::Shutdown,
+    telemetry,
 };
 
 pub use extract::{Client, Optional, Public};
+pub use json::Json;
 pub use router::Routes;
 
 /// What handlers may call. Cheap to clone. A new service is a field of [`Services`], filled in `app`.
@@ -55,4 +61,16 @@ impl Deref for Api {
     fn deref(&self) -> &Services {
         &self.0
     }
+}
+
+/// The page that Prometheus reads.
+pub fn metrics_page(handle: &'static PrometheusHandle) -> MethodRouter {
+    edge::page("/metrics", move || async move {
+        telemetry::look_at_process();
+        handle.run_upkeep();
+        let mut response = Response::new(Body::from(handle.render()));
+        let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, text);
+        response
+    })
 }

@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Router,
+    body::Body,
     extract::Request,
     routing::{MethodFilter, MethodRouter},
 };
@@ -46,8 +47,7 @@ impl Open for NoAccessToken {}
 impl Open for AccessTokenOptional {}
 impl Open for AppserviceTokenOptional {}
 
-pub(super) type Handler =
-    Arc<dyn Fn(Api, Call) -> BoxFuture<'static, Result<Response<axum::body::Body>>> + Send + Sync>;
+pub(super) type Handler = Arc<dyn Fn(Api, Call) -> BoxFuture<'static, Result<Response<Body>>> + Send + Sync>;
 
 /// One endpoint, under all its paths.
 pub(super) struct Route {
@@ -149,9 +149,14 @@ impl Routes {
         self.last(|route| route.waits = true)
     }
 
-    /// Routes that are no Matrix endpoints.
-    pub fn plain(mut self, router: Router) -> Self {
-        self.plain = self.plain.merge(router);
+    /// A page that is no Matrix endpoint, for GET.
+    pub fn plain<H, F>(mut self, path: &'static str, handler: H) -> Self
+    where
+        H: Fn(Api) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let api = self.api.clone();
+        self.plain = self.plain.route(path, edge::page(path, move || handler(api.clone())));
         self
     }
 
