@@ -3,13 +3,13 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
 use hearth_core::clock::{Clock, OsRng, Rng, SystemClock};
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::{
     api::{
-        Api, Routes, Services, client, health, metrics_page,
+        Api, Routes, Services, client, health, metrics_router,
         server::{Limits, Serving, bind},
     },
     config::Config,
@@ -57,10 +57,16 @@ pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartErro
         None => None,
         Some(port) => {
             let handle = telemetry::metrics().map_err(StartError::Metrics)?;
+            tokio::spawn(tidy_metrics(handle, shutdown.clone()));
             let listeners = bind([config.metrics.metrics_address], port).await?;
-            let router = Router::new().route("/metrics", metrics_page(handle));
             let running = TaskTracker::new();
-            Some(Serving::start(listeners, router, running, deps.rng.clone(), Limits::from(&config.http))?)
+            Some(Serving::start(
+                listeners,
+                metrics_router(handle),
+                running,
+                deps.rng.clone(),
+                Limits::from(&config.http),
+            )?)
         }
     };
 
@@ -78,6 +84,17 @@ pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartErro
     let http = Serving::start(listeners, router, running, deps.rng, Limits::from(&config.http))?;
 
     Ok(Running { shutdown, patience: Duration::from_secs(config.http.stop_timeout_s), http, metrics })
+}
+
+/// Samples pile up between two readings unless somebody sorts them in; nobody may be reading.
+async fn tidy_metrics(handle: &'static PrometheusHandle, shutdown: Shutdown) {
+    let mut every = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        tokio::select! {
+            _ = every.tick() => handle.run_upkeep(),
+            () = shutdown.said() => return,
+        }
+    }
 }
 
 impl Running {

@@ -11,7 +11,7 @@ pub mod server;
 
 use std::{ops::Deref, sync::Arc};
 
-use axum::{body::Body, routing::MethodRouter};
+use axum::{Router, body::Body};
 use hearth_core::clock::{Clock, Rng};
 use http::{HeaderValue, Response, header};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -63,14 +63,14 @@ impl Deref for Api {
     }
 }
 
-/// The page that Prometheus reads.
-pub fn metrics_page(handle: &'static PrometheusHandle) -> MethodRouter {
-    edge::page("/metrics", move || async move {
+/// The page that Prometheus reads, for a listener of its own.
+pub fn metrics_router(handle: &'static PrometheusHandle) -> Router {
+    let page = edge::page("/metrics", move || async move {
         telemetry::look_at_process();
-        handle.run_upkeep();
         let mut response = Response::new(Body::from(handle.render()));
         let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, text);
         response
-    })
+    });
+    router::refuse_the_rest(Router::new().route("/metrics", page))
 }

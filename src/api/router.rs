@@ -203,12 +203,15 @@ impl Routes {
         for (path, methods) in by_path {
             router = router.route(&path, methods);
         }
-        router
-            .fallback(async || respond::error(&Error::unrecognized("Unrecognized request")))
-            .method_not_allowed_fallback(async || {
-                respond::error(&Error::new(Kind::MethodNotAllowed, "This path does not take this method"))
-            })
+        refuse_the_rest(router)
     }
+}
+
+/// <https://spec.matrix.org/v1.18/client-server-api/#standard-error-response>
+pub(super) fn refuse_the_rest(router: Router) -> Router {
+    router.fallback(async || respond::error(&Error::unrecognized("Unrecognized request"))).method_not_allowed_fallback(
+        async || respond::error(&Error::new(Kind::MethodNotAllowed, "This path does not take this method")),
+    )
 }
 
 /// The spellings that clients use for one path: an empty state key may be left out, with its slash or without, and a

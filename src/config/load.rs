@@ -124,7 +124,7 @@ impl Reader {
                     }
                 }
                 _ => {
-                    self.find(Weight::Unknown, format!("{from}: `{key}` stands outside of `[global]` and is not read"))
+                    self.find(Weight::Unknown, format!("{from}: `{key}` stands outside of `[global]` and is not read"));
                 }
             }
         }
@@ -203,7 +203,7 @@ impl Reader {
         };
         self.read_secrets(&mut config);
         self.judge(&config);
-        self.findings.sort_by(|a, b| b.weight.cmp(&a.weight));
+        self.findings.sort_by_key(|f| std::cmp::Reverse(f.weight));
         Loaded { config, findings: self.findings }
     }
 

@@ -5,9 +5,15 @@ use std::fmt;
 use serde::Deserialize;
 
 /// A password, token or key from the configuration. Neither `{}` nor `{:?}` shows it; it can't be serialised.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        // serde's own words would quote the value.
+        String::deserialize(d).map(Self).map_err(|_| serde::de::Error::custom("wants a text"))
+    }
+}
 
 impl Secret {
     pub fn new(secret: impl Into<String>) -> Self {

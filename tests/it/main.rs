@@ -1,1 +1,7 @@
-fn main() {}
+//! What the server does over HTTP, a file a feature.
+
+mod support;
+
+mod discovery;
+mod frame;
+mod process;

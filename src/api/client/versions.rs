@@ -1,7 +1,7 @@
-//! What the server can do.
+//! Which versions of the specification the server speaks.
 
 use hearth_core::Result;
-use ruma::api::client::discovery::get_supported_versions;
+use ruma::api::client::discovery::get_supported_versions::{Request, Response};
 
 use crate::api::{Api, Public, Routes};
 
@@ -9,6 +9,11 @@ pub fn routes(r: Routes) -> Routes {
     r.public(versions)
 }
 
-async fn versions(_: Api, _: Public<get_supported_versions::Request>) -> Result<get_supported_versions::Response> {
-    Ok(get_supported_versions::Response::new(vec!["v1.1".into()]))
+/// Clients switch features on by these, so a version is named once everything that they do then works: from v1.4 on
+/// they count on threads and private receipts, from v1.11 on on media for users only. Browser clients want v1.1 at
+/// least, old programs one of r0.
+const VERSIONS: [&str; 4] = ["r0.5.0", "r0.6.0", "r0.6.1", "v1.1"];
+
+async fn versions(_: Api, _: Public<Request>) -> Result<Response> {
+    Ok(Response::new(VERSIONS.map(str::to_owned).into()))
 }

@@ -1,0 +1,128 @@
+//! The databases that tests run on.
+
+use std::{path::Path, sync::Arc};
+
+use hearth::config::{Addresses, Backend, Config, Secret};
+use tempfile::TempDir;
+
+use super::Server;
+
+/// A test on SQLite and again on Postgres.
+macro_rules! each_backend {
+    ($($(#[$meta:meta])* async fn $name:ident($given:ident: Given) $body:block)*) => { $(
+        mod $name {
+            #[allow(unused_imports, reason = "not every story needs its file's imports")]
+            use super::*;
+
+            async fn story($given: &$crate::support::Given) $body
+
+            $(#[$meta])*
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                story(&$crate::support::Given::sqlite()).await;
+            }
+
+            $(#[$meta])*
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                let given = $crate::support::Given::postgres().await;
+                story(&given).await;
+                given.clean_up().await;
+            }
+        }
+    )* };
+}
+pub(crate) use each_backend;
+
+/// A database of the test's own, for as many servers as it likes to start.
+pub struct Given {
+    dir: TempDir,
+    postgres: Option<Schema>,
+}
+
+/// A schema within the database that the environment names; its tables are seen by those connections only that ask.
+struct Schema {
+    name: String,
+    /// Of the whole database.
+    admin: String,
+}
+
+impl Given {
+    pub fn sqlite() -> Self {
+        Self { dir: tempfile::tempdir().expect("a directory"), postgres: None }
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    pub async fn postgres() -> Self {
+        panic!("built without the feature `postgres`");
+    }
+
+    #[cfg(feature = "postgres")]
+    pub async fn postgres() -> Self {
+        let Ok(admin) = std::env::var("HEARTH_TEST_POSTGRES") else {
+            panic!("HEARTH_TEST_POSTGRES names no database: `.ci/test` starts one and runs the tests on it");
+        };
+        let name = format!("it_{}", hearth_core::clock::random_string(&hearth_core::clock::OsRng, 16).to_lowercase());
+        let schema = Schema { name, admin };
+        schema.run("CREATE SCHEMA").await;
+        Self { dir: tempfile::tempdir().expect("a directory"), postgres: Some(schema) }
+    }
+
+    /// Does not happen after a failure, so that one can look.
+    pub async fn clean_up(self) {
+        #[cfg(feature = "postgres")]
+        if let Some(schema) = &self.postgres {
+            schema.run("DROP SCHEMA CASCADE").await;
+        }
+    }
+
+    /// Where the test may leave files.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What a server on this database is started with: any free port, nothing else out of the ordinary.
+    pub fn config(&self) -> Config {
+        let mut config = Config::default();
+        config.server.server_name = "test.example".try_into().expect("a server name");
+        config.http.address = Addresses::One([127, 0, 0, 1].into());
+        config.http.port = 0;
+        config.database.database_path = self.dir.path().join("db");
+        if let Some(schema) = &self.postgres {
+            config.database.database_backend = Backend::Postgres;
+            config.database.database_url = Some(Secret::new(schema.url()));
+            // Many tests share one Postgres.
+            config.database.database_pool_size = 4.try_into().expect("not zero");
+        }
+        config
+    }
+
+    pub async fn server(&self) -> Server {
+        self.server_with(|_| {}).await
+    }
+
+    /// A server with some settings of its own. Called twice, the two share the database.
+    pub async fn server_with(&self, change: impl FnOnce(&mut Config)) -> Server {
+        let mut config = self.config();
+        change(&mut config);
+        Server::start(Arc::new(config)).await
+    }
+}
+
+impl Schema {
+    fn url(&self) -> String {
+        let sep = if self.admin.contains('?') { '&' } else { '?' };
+        format!("{}{sep}options=-csearch_path%3D{}", self.admin, self.name)
+    }
+
+    #[cfg(feature = "postgres")]
+    async fn run(&self, what: &str) {
+        use sqlx::{Connection as _, Executor as _};
+
+        let (verb, cascade) = what.strip_suffix(" CASCADE").map_or((what, ""), |verb| (verb, " CASCADE"));
+        let mut connection = sqlx::PgConnection::connect(&self.admin).await.expect("the Postgres of the tests");
+        let sql = format!("{verb} {}{cascade}", self.name);
+        connection.execute(sqlx::AssertSqlSafe(sql)).await.expect("a schema");
+        connection.close().await.expect("the end of a connection");
+    }
+}

@@ -1,0 +1,45 @@
+//! A server in this process.
+
+use std::{ops::Deref, sync::Arc};
+
+use hearth::{
+    app::{self, Deps, Running},
+    config::Config,
+};
+use hearth_core::clock::{SeededRng, TestClock};
+
+use super::Http;
+
+/// A server at work, and a client that speaks to it.
+pub struct Server {
+    http: Http,
+    pub clock: Arc<TestClock>,
+    running: Running,
+}
+
+impl Server {
+    pub async fn start(config: Arc<Config>) -> Self {
+        let clock = TestClock::at(1_700_000_000_000);
+        let deps = Deps { clock: clock.clone(), rng: Arc::new(SeededRng::new(rand::random())) };
+        let running = app::start(config, deps).await.expect("a server");
+        Self { http: Http::to(running.addresses()[0]), clock, running }
+    }
+
+    /// A client for the metrics.
+    pub fn metrics(&self) -> Http {
+        Http::to(*self.running.metrics_addresses().first().expect("a listener for metrics"))
+    }
+
+    /// Says whether everybody was answered.
+    pub async fn stop(self) -> bool {
+        self.running.stop().await
+    }
+}
+
+impl Deref for Server {
+    type Target = Http;
+
+    fn deref(&self) -> &Http {
+        &self.http
+    }
+}
