@@ -18,6 +18,9 @@ pub enum Error {
     /// What is stored is not what this code would have stored.
     #[error("stored data is not as expected: {0}")]
     Corrupt(String),
+    /// An operation broke a rule of the engine, or panicked: a bug, and nothing of it is stored.
+    #[error("internal: {0}")]
+    Internal(String),
     /// The schema on disk and the one in this binary do not go together.
     #[error("migration: {0}")]
     Migration(String),

@@ -5,18 +5,38 @@
 
 pub mod account_data;
 pub mod accounts;
+#[cfg(test)]
+mod conformance;
 mod error;
 pub mod filters;
+mod job;
+pub mod metrics_names;
+mod migrate;
 mod outbox;
+#[cfg(feature = "postgres")]
+mod postgres;
 pub mod profiles;
 pub mod sessions;
+mod sqlite;
+mod stream;
+#[cfg(test)]
+mod testing;
 pub mod transactions;
 mod tx;
 
+use std::{path::PathBuf, sync::Arc};
+
 pub use error::{Error, Result};
+pub use outbox::{Item, Outbox};
+pub use stream::{SigningKey, Stream};
+use tx::Engine;
 pub use tx::{Answer, CommitSink, Committed, Wake};
+
+/// All that the server keeps: the one type that services hold, as `Arc<dyn Storage>`.
 pub trait Storage:
-    accounts::Accounts
+    Stream
+    + Outbox
+    + accounts::Accounts
     + sessions::Sessions
     + profiles::Profiles
     + account_data::AccountData
@@ -27,4 +47,67 @@ pub trait Storage:
     + 'static
 {
 }
-pub(crate) struct Sql<E: tx::Engine>(pub(crate) E);
+
+impl<E: Engine> Storage for Sql<E> {}
+
+/// The aggregates on an engine.
+pub(crate) struct Sql<E: Engine>(pub(crate) E);
+
+/// Which database, and how much of it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub backend: Backend,
+    /// The most operations that wait for their turn; beyond it callers get [`Error::Unavailable`] at once.
+    pub queue: usize,
+}
+
+impl Options {
+    pub fn new(backend: Backend) -> Self {
+        Self { backend, queue: 8192 }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum Backend {
+    /// One file, one process.
+    Sqlite { path: PathBuf, readers: usize },
+    /// A database, or a schema of one by `options=-csearch_path=…`, for as many processes as like. Each takes `pool`
+    /// connections and one more.
+    #[cfg(feature = "postgres")]
+    Postgres { url: String, pool: usize },
+}
+
+/// Opens the database, brings its schema up to date and starts the engine. Told of each commit: `sink`.
+pub async fn open(options: &Options, sink: Arc<dyn CommitSink>) -> Result<Arc<dyn Storage>> {
+    let queue = options.queue;
+    match &options.backend {
+        Backend::Sqlite { path, readers } => {
+            let (path, readers) = (path.clone(), *readers);
+            let open = tokio::task::spawn_blocking(move || sqlite::Sqlite::open(&path, readers, queue, sink));
+            let engine = open.await.map_err(|e| Error::Internal(format!("opening the database panicked: {e}")))??;
+            Ok(Arc::new(Sql(engine)))
+        }
+        #[cfg(feature = "postgres")]
+        Backend::Postgres { url, pool } => Ok(Arc::new(Sql(postgres::Postgres::open(url, *pool, queue, sink).await?))),
+    }
+}
+
+/// Every statement of the crate, for the test that both databases understand them.
+#[cfg(test)]
+fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
+    let modules = [
+        (account_data::ALL, account_data::ALL_BULK),
+        (accounts::ALL, accounts::ALL_BULK),
+        (filters::ALL, filters::ALL_BULK),
+        (migrate::ALL, migrate::ALL_BULK),
+        (outbox::ALL, outbox::ALL_BULK),
+        (profiles::ALL, profiles::ALL_BULK),
+        (sessions::ALL, sessions::ALL_BULK),
+        (stream::ALL, stream::ALL_BULK),
+        (transactions::ALL, transactions::ALL_BULK),
+    ];
+    #[cfg(feature = "postgres")]
+    let modules = modules.into_iter().chain([postgres::STATEMENTS]);
+    let (statements, bulks): (Vec<_>, Vec<_>) = modules.into_iter().unzip();
+    (statements.concat(), bulks.concat())
+}

@@ -15,13 +15,55 @@ use crate::error::{Error, Result};
 pub struct Stmt {
     pub(crate) name: &'static str,
     pub(crate) sql: &'static str,
+    /// It changes nothing: an operation that only ran such statements has not written yet.
+    pub(crate) reads: bool,
 }
 
 impl Stmt {
     #[doc(hidden)]
     pub(crate) const fn new(name: &'static str, sql: &'static str) -> Self {
-        Self { name, sql }
+        Self { name, sql, reads: only_reads(sql.as_bytes()) }
     }
+}
+
+/// Whether a statement only reads, by its first word. In a `WITH` the words that write are looked for in all of it; a
+/// false alarm costs a savepoint, no more.
+const fn only_reads(sql: &[u8]) -> bool {
+    let mut i = 0;
+    while i < sql.len() && sql[i].is_ascii_whitespace() {
+        i += 1;
+    }
+    if word_at(sql, i, b"SELECT") || word_at(sql, i, b"VALUES") {
+        return true;
+    }
+    if !word_at(sql, i, b"WITH") {
+        return false;
+    }
+    while i < sql.len() {
+        if word_at(sql, i, b"INSERT") || word_at(sql, i, b"UPDATE") || word_at(sql, i, b"DELETE") {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}
+
+const fn word_at(sql: &[u8], at: usize, word: &[u8]) -> bool {
+    if at + word.len() > sql.len() || (at > 0 && is_word_byte(sql[at - 1])) {
+        return false;
+    }
+    let mut i = 0;
+    while i < word.len() {
+        if !sql[at + i].eq_ignore_ascii_case(&word[i]) {
+            return false;
+        }
+        i += 1;
+    }
+    at + word.len() == sql.len() || !is_word_byte(sql[at + word.len()])
+}
+
+const fn is_word_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b == b'_'
 }
 
 impl fmt::Debug for Stmt {
@@ -64,24 +106,35 @@ impl fmt::Debug for Bulk {
 pub enum Kind {
     Int,
     Text,
+    #[cfg_attr(not(test), allow(dead_code))] // until the first bulk insert with one
     Blob,
 }
 
 /// Declares the statements of one aggregate: a constant each, and `ALL` / `ALL_BULK` for the prepare test.
 macro_rules! statements {
-    (
-        $( $name:ident = $sql:expr; )*
-        $( bulk $bulk:ident = $table:literal ( $( $col:literal : $kind:ident ),* $(,)? ) $then:expr; )*
+    (@each [$($stmt:ident)*] [$($bulk:ident)*]) => {
+        #[cfg(test)]
+        pub(crate) const ALL: &[$crate::tx::Stmt] = &[ $( $stmt ),* ];
+        #[cfg(test)]
+        pub(crate) const ALL_BULK: &[$crate::tx::Bulk] = &[ $( $bulk ),* ];
+    };
+    (@each [$($stmts:ident)*] [$($bulks:ident)*]
+        bulk $bulk:ident = $table:literal ( $( $col:literal : $kind:ident ),* $(,)? ) $then:expr; $($rest:tt)*
     ) => {
-        $( const $name: $crate::tx::Stmt = $crate::tx::Stmt::new(concat!(module_path!(), "::", stringify!($name)), $sql); )*
-        $( const $bulk: $crate::tx::Bulk = $crate::tx::Bulk::new(
+        pub(crate) const $bulk: $crate::tx::Bulk = $crate::tx::Bulk::new(
             concat!(module_path!(), "::", stringify!($bulk)),
             $table,
             &[ $( ($col, $crate::tx::Kind::$kind) ),* ],
             $then,
-        ); )*
-        pub(crate) const ALL: &[$crate::tx::Stmt] = &[ $( $name ),* ];
-        pub(crate) const ALL_BULK: &[$crate::tx::Bulk] = &[ $( $bulk ),* ];
+        );
+        $crate::tx::statements!(@each [$($stmts)*] [$($bulks)* $bulk] $($rest)*);
+    };
+    (@each [$($stmts:ident)*] [$($bulks:ident)*] $name:ident = $sql:expr; $($rest:tt)*) => {
+        pub(crate) const $name: $crate::tx::Stmt = $crate::tx::Stmt::new(concat!(module_path!(), "::", stringify!($name)), $sql);
+        $crate::tx::statements!(@each [$($stmts)* $name] [$($bulks)*] $($rest)*);
+    };
+    ($($declarations:tt)*) => {
+        $crate::tx::statements!(@each [] [] $($declarations)*);
     };
 }
 pub(crate) use statements;
@@ -210,10 +263,6 @@ impl Row {
         T::from_cell(cell)
             .ok_or_else(|| Error::Corrupt(format!("{}: column {i} is not {}", self.stmt, std::any::type_name::<T>())))
     }
-
-    pub(crate) fn len(&self) -> usize {
-        self.cells.len()
-    }
 }
 
 /// What a column can be read as.
@@ -273,13 +322,15 @@ pub enum Wake {
     Queue(&'static str),
 }
 
-/// Told of each commit of this process that succeeded, in commit order. Must be quick and must not block: it is called
-/// on the engine's own thread.
+/// Told of each commit of this process that succeeded, before its callers are answered: who has the answer of a write
+/// knows that the sink has seen it. Commits that took positions come in commit order. Must be quick and must not block:
+/// it is called on the engine's own thread.
 pub trait CommitSink: Send + Sync + 'static {
     fn committed(&self, commit: Committed);
 }
 
-/// One commit: the positions it reserved (`first..=last`; empty when it took none) and its wakes, without repeats.
+/// One commit: the positions it reserved (`first..=last`; 1..=0 when it took none, and there may be holes in between)
+/// and its wakes, without repeats, in the order of their first call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
     pub first: i64,
@@ -319,8 +370,8 @@ pub trait Tx: Reads {
 pub trait Op: Send + Sync + 'static {
     const NAME: &'static str;
     type Out: Send + 'static;
-    /// The most positions that one run takes. 0 means that nothing it writes is seen by a sync: such an operation
-    /// need not wait for the others' turn on Postgres.
+    /// The most positions that one run takes; asking for more is an error. 0 means that nothing it writes is seen by a
+    /// sync: such an operation need not wait for the others' turn on Postgres, and may there run beside any other.
     fn positions(&self) -> u32 {
         1
     }
@@ -330,6 +381,9 @@ pub trait Op: Send + Sync + 'static {
 /// A read.
 pub trait Query: Send + Sync + 'static {
     const NAME: &'static str;
+    /// It runs at most one statement, which is a snapshot by itself: the engines spare it BEGIN and COMMIT (on Postgres
+    /// two of three round trips). A second statement is refused.
+    const SINGLE: bool = false;
     type Out: Send + 'static;
     fn run<R: Reads>(&self, tx: &mut R) -> impl Future<Output = Result<Self::Out>> + Send;
 }
@@ -339,11 +393,11 @@ pub type Answer<'a, T> = futures_util::future::BoxFuture<'a, Result<T>>;
 
 /// A database that runs operations.
 pub trait Engine: Send + Sync + 'static {
-    /// Queues the operation *before* it returns, so two calls one after another run in that order; the future resolves
-    /// when its commit is durable. Dropping the future does not cancel an operation that already runs.
+    /// Queues the operation *before* it returns, so two calls one after another run in that order (on Postgres: two
+    /// that take positions); the future resolves when its commit is durable. Dropping the future cancels nothing.
     fn write<O: Op>(&self, op: O) -> Answer<'static, O::Out>;
     /// Runs the query on a snapshot that holds everything committed before the call.
     fn read<Q: Query>(&self, query: Q) -> Answer<'static, Q::Out>;
-    /// Stops taking work, finishes what is queued, closes the connections.
+    /// Stops taking work, finishes what is queued, closes the connections. Twice does no harm.
     fn close(&self) -> Answer<'static, ()>;
 }

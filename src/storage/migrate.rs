@@ -1,0 +1,181 @@
+//! The schema's steps, and which of them a database still needs. The engines run them, each under its own lock.
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    error::{Error, Result},
+    tx::{Row, statements},
+};
+
+/// One numbered step, with its text for either dialect.
+pub(crate) struct Migration {
+    /// `0001_stream`
+    pub(crate) name: &'static str,
+    pub(crate) sqlite: &'static str,
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
+    pub(crate) postgres: &'static str,
+}
+
+/// One text for both: `0001_stream.sql`.
+macro_rules! both {
+    ($name:literal) => {{
+        const TEXT: &str = include_str!(concat!("../../migrations/", $name, ".sql"));
+        Migration { name: $name, sqlite: TEXT, postgres: TEXT }
+    }};
+}
+
+/// A text each: `0001_search.sqlite.sql` and `0001_search.postgres.sql`.
+#[allow(unused_macros)] // until the first step that needs it
+macro_rules! apart {
+    ($name:literal) => {
+        Migration {
+            name: $name,
+            sqlite: include_str!(concat!("../../migrations/", $name, ".sqlite.sql")),
+            postgres: include_str!(concat!("../../migrations/", $name, ".postgres.sql")),
+        }
+    };
+}
+
+/// Every step, in order.
+const MIGRATIONS: &[Migration] = &[both!("0001_stream"), both!("0002_accounts"), both!("0003_rooms")];
+
+pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
+    number BIGINT PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_ms BIGINT NOT NULL)";
+
+statements! {
+    APPLIED = "SELECT number, name, checksum FROM schema_migrations ORDER BY number";
+    RECORD = "INSERT INTO schema_migrations (number, name, checksum, applied_ms) VALUES ($1, $2, $3, $4)";
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Dialect {
+    Sqlite,
+    #[cfg(feature = "postgres")]
+    Postgres,
+}
+
+/// A step to take: run `sql`, then [`RECORD`] it.
+pub(crate) struct Step {
+    pub(crate) number: i64,
+    pub(crate) name: &'static str,
+    pub(crate) checksum: String,
+    pub(crate) sql: String,
+}
+
+/// The step after those that the database has ([`APPLIED`]), if there is one.
+pub(crate) fn next_step(applied: Vec<Row>, dialect: Dialect) -> Result<Option<Step>> {
+    next_of(MIGRATIONS, applied, dialect)
+}
+
+fn next_of(migrations: &'static [Migration], applied: Vec<Row>, dialect: Dialect) -> Result<Option<Step>> {
+    let mut steps = (1..).zip(migrations).map(|(number, migration)| Step::new(number, migration, dialect));
+    for mut row in applied {
+        let (number, name, checksum): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let Some(step) = steps.next() else {
+            return Err(Error::Migration(format!(
+                "the database has the step {name}, this program knows only {} steps: the database was written by a \
+                 newer version, start that one or a later one",
+                migrations.len()
+            )));
+        };
+        if step.number != number || step.name != name {
+            return Err(Error::Migration(format!(
+                "the database has the step {name} as number {number} where this program has {}: they do not come \
+                 from the same line of versions",
+                step.name
+            )));
+        }
+        if step.checksum != checksum {
+            return Err(Error::Migration(format!(
+                "the step {name} is not what it was when it was applied to this database; a step never changes once \
+                 it was released, so this program or the database has been altered"
+            )));
+        }
+    }
+    Ok(steps.next())
+}
+
+impl Step {
+    fn new(number: i64, migration: &Migration, dialect: Dialect) -> Self {
+        let (text, sql) = match dialect {
+            // To SQLite only `INTEGER PRIMARY KEY` means the table's own key; anything else is a second tree to keep.
+            Dialect::Sqlite => {
+                (migration.sqlite, migration.sqlite.replace("BIGINT PRIMARY KEY", "INTEGER PRIMARY KEY"))
+            }
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => (migration.postgres, migration.postgres.to_owned()),
+        };
+        let checksum = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { number, name: migration.name, checksum, sql }
+    }
+}
+
+/// Milliseconds since 1970, for the engines' own records.
+pub(crate) fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::tx::Cell;
+
+    #[test]
+    fn every_file_is_listed_and_numbers_have_no_gap() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations");
+        let files: BTreeSet<String> = std::fs::read_dir(folder)
+            .expect("the folder is there")
+            .map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8"))
+            .collect();
+        let mut listed = BTreeSet::new();
+        for (i, migration) in MIGRATIONS.iter().enumerate() {
+            let name = migration.name;
+            assert_eq!(name.split('_').next(), Some(format!("{:04}", i + 1).as_str()), "{name} is out of order");
+            if files.contains(&format!("{name}.sql")) {
+                listed.insert(format!("{name}.sql"));
+            } else {
+                listed.extend([format!("{name}.sqlite.sql"), format!("{name}.postgres.sql")]);
+            }
+        }
+        assert_eq!(files, listed);
+    }
+
+    const TWO: &[Migration] = &[
+        Migration { name: "0001_a", sqlite: "CREATE TABLE a (x BIGINT PRIMARY KEY)", postgres: "" },
+        Migration { name: "0002_b", sqlite: "CREATE TABLE b (x BIGINT)", postgres: "" },
+    ];
+
+    fn applied(steps: &[(i64, &str, &str)]) -> Vec<Row> {
+        let row = |(number, name, checksum): &(i64, &str, &str)| {
+            Row::new(APPLIED, vec![Cell::Int(*number), Cell::Text((*name).into()), Cell::Text((*checksum).into())])
+        };
+        steps.iter().map(row).collect()
+    }
+
+    #[test]
+    fn the_next_step_follows_those_applied() {
+        let next = |steps: &[_]| next_of(TWO, applied(steps), Dialect::Sqlite);
+        let first = next(&[]).expect("agree").expect("a step");
+        assert_eq!((first.number, first.name), (1, "0001_a"));
+        assert_eq!(first.sql, "CREATE TABLE a (x INTEGER PRIMARY KEY)");
+        let second = next(&[(1, "0001_a", &first.checksum)]).expect("agree").expect("a step");
+        assert_eq!(second.name, "0002_b");
+        let all = [(1, "0001_a", first.checksum.as_str()), (2, "0002_b", &second.checksum)];
+        assert!(next(&all).expect("agree").is_none());
+    }
+
+    #[test]
+    fn a_database_that_does_not_go_with_the_program_is_refused() {
+        let refusal = |steps: &[_]| match next_of(&TWO[..1], applied(steps), Dialect::Sqlite) {
+            Err(Error::Migration(why)) => why,
+            _ => panic!("not refused"),
+        };
+        let sum = Step::new(1, &TWO[0], Dialect::Sqlite).checksum;
+        assert!(refusal(&[(1, "0001_a", "00")]).contains("0001_a is not what it was"));
+        assert!(refusal(&[(1, "0001_a", &sum), (2, "0002_b", "00")]).contains("newer version"));
+        assert!(refusal(&[(1, "0001_z", &sum)]).contains("same line of versions"));
+    }
+}

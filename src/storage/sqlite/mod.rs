@@ -1,0 +1,108 @@
+//! The SQLite engine: one writer thread with group commit, and a few reader threads.
+
+mod migrate;
+mod queue;
+mod readers;
+mod session;
+mod writer;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+
+use crate::{
+    error::{Error, Result},
+    job::{queued, queued_read},
+    tx::{Answer, CommitSink, Engine, Op, Query},
+};
+use queue::Queue;
+use readers::ReadQueue;
+use session::Session;
+use writer::{WriteQueue, Writer};
+
+pub(crate) struct Sqlite {
+    writes: Arc<WriteQueue>,
+    reads: Arc<ReadQueue>,
+    readers: Mutex<Vec<JoinHandle<()>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Sqlite {
+    /// Blocks while it migrates.
+    pub(crate) fn open(path: &Path, readers: usize, queue: usize, sink: Arc<dyn CommitSink>) -> Result<Self> {
+        let mut session = Session::writer(path)?;
+        migrate::migrate(&mut session)?;
+        let engine = Self {
+            writes: Arc::new(Queue::new(queue)),
+            reads: Arc::new(Queue::new(queue)),
+            readers: Mutex::default(),
+            writer: Mutex::default(),
+        };
+        let writer = Writer::new(Arc::clone(&engine.writes), session, sink);
+        *lock(&engine.writer) = Some(spawn("sqlite-writer", move || writer.run())?);
+        for _ in 0..readers.max(1) {
+            let session = Session::reader(path)?;
+            let queue = Arc::clone(&engine.reads);
+            lock(&engine.readers).push(spawn("sqlite-reader", move || readers::run(queue, session))?);
+        }
+        Ok(engine)
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let spawned = std::thread::Builder::new().name(name.into()).spawn(work);
+    spawned.map_err(|e| Error::Unavailable(format!("cannot start the thread {name}: {e}")))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine for Sqlite {
+    fn write<O: Op>(&self, op: O) -> Answer<'static, O::Out> {
+        let (job, reply) = queued(op);
+        reply.after(self.writes.push(job))
+    }
+
+    fn read<Q: Query>(&self, query: Q) -> Answer<'static, Q::Out> {
+        let (job, reply) = queued_read(query);
+        reply.after(self.reads.push(job))
+    }
+
+    fn close(&self) -> Answer<'static, ()> {
+        self.writes.close();
+        self.reads.close();
+        // Readers first: the writer's last checkpoint then empties the WAL.
+        let mut threads = std::mem::take(&mut *lock(&self.readers));
+        threads.extend(lock(&self.writer).take());
+        Box::pin(async {
+            let joined =
+                tokio::task::spawn_blocking(|| threads.into_iter().map(JoinHandle::join).all(|end| end.is_ok()));
+            match joined.await {
+                Ok(true) => Ok(()),
+                _ => Err(Error::Internal("a storage thread had panicked".into())),
+            }
+        })
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.writes.close();
+        self.reads.close();
+    }
+}
+
+/// Compiles each statement, and holds what we think it does against what SQLite thinks.
+#[cfg(test)]
+pub(crate) fn check(path: &Path, statements: &[crate::tx::Stmt], bulks: &[crate::tx::Bulk]) -> Result<()> {
+    let mut session = Session::writer(path)?;
+    for stmt in statements {
+        let reads = session.check(*stmt)?;
+        // A CREATE of what is there would do nothing, and counts as a read.
+        assert!(reads == stmt.reads || stmt.sql.starts_with("CREATE"), "{stmt:?} is taken for what it is not");
+    }
+    bulks.iter().try_for_each(|bulk| session.check_bulk(*bulk))
+}

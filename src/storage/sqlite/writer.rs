@@ -1,0 +1,205 @@
+//! The one writer: a thread that puts all waiting operations into one commit.
+
+use std::{ops::Range, sync::Arc, time::Instant};
+
+use futures_util::FutureExt;
+
+use super::{
+    queue::{Queue, Serving},
+    session::Session,
+};
+use crate::{
+    error::{Error, Result},
+    job::{Job, without_repeats},
+    metrics_names as names,
+    stream::RAISE_HEAD,
+    tx::{Bulk, CommitSink, Committed, Reads, Row, Stmt, Tx, Value, Wake, args},
+};
+
+/// The most operations in one commit.
+const BATCH: usize = 64;
+
+pub(super) type WriteQueue = Queue<Box<dyn Job<SqliteTx>>>;
+
+pub(super) struct Writer {
+    queue: Arc<WriteQueue>,
+    tx: SqliteTx,
+    sink: Arc<dyn CommitSink>,
+}
+
+impl Writer {
+    pub(super) fn new(queue: Arc<WriteQueue>, session: Session, sink: Arc<dyn CommitSink>) -> Self {
+        Self { queue, tx: SqliteTx::new(session), sink }
+    }
+
+    pub(super) fn run(mut self) {
+        let serving = Serving(Arc::clone(&self.queue));
+        let waiting = metrics::gauge!(names::QUEUE_OPERATIONS, "queue" => "write");
+        let sizes = metrics::histogram!(names::BATCH_OPERATIONS);
+        let seconds = metrics::histogram!(names::COMMIT_SECONDS);
+        let mut jobs = Vec::with_capacity(BATCH);
+        while let Some(left) = serving.0.take(BATCH, &mut jobs) {
+            waiting.set(left as f64);
+            sizes.record(jobs.len() as f64);
+            let started = Instant::now();
+            let outcome = self.batch(&mut jobs);
+            seconds.record(started.elapsed());
+            match outcome {
+                Ok(Some(commit)) => self.sink.committed(commit),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%error, operations = jobs.len(), "a batch of writes was rolled back");
+                    for job in &mut jobs {
+                        job.fail(error.clone());
+                    }
+                }
+            }
+            for job in jobs.drain(..) {
+                job.answer();
+            }
+        }
+        if let Err(error) = self.tx.session.script("PRAGMA wal_checkpoint(TRUNCATE)") {
+            tracing::warn!(%error, "the last checkpoint failed; the next start will do it");
+        }
+    }
+
+    /// Runs all in one transaction. An error means that nothing of the batch is stored.
+    fn batch(&mut self, jobs: &mut [Box<dyn Job<SqliteTx>>]) -> Result<Option<Committed>> {
+        let reserved = self.tx.begin(jobs.iter().map(|job| i64::from(job.positions())).sum());
+        let outcome = reserved.and_then(|range| {
+            let mut next = range.start;
+            let mut keep = false;
+            for job in jobs.iter_mut() {
+                let end = next + i64::from(job.positions());
+                keep |= self.tx.operation(job.as_mut(), next..end)?;
+                next = end;
+            }
+            // When nothing was written and no position given out there is nothing to make durable.
+            self.tx.session.control(if keep { "COMMIT" } else { "ROLLBACK" })?;
+            let wakes = without_repeats(std::mem::take(&mut self.tx.wakes));
+            let (first, last) = if keep && !range.is_empty() { (range.start, range.end - 1) } else { (1, 0) };
+            Ok((keep || !wakes.is_empty()).then_some(Committed { first, last, wakes }))
+        });
+        if outcome.is_err() {
+            self.tx.wakes.clear();
+            if !self.tx.session.outside_transaction() {
+                // If even this fails, the next BEGIN fails too, and says so.
+                drop(self.tx.session.control("ROLLBACK"));
+            }
+        }
+        outcome
+    }
+}
+
+/// The transaction of the batch, as the operation that runs sees it.
+pub(super) struct SqliteTx {
+    session: Session,
+    /// What is left of the operation's positions.
+    positions: Range<i64>,
+    wakes: Vec<Wake>,
+    /// Set before the operation's first write.
+    savepoint: bool,
+    /// The first SQL error of the operation. It may swallow it; its changes are undone all the same, as on Postgres.
+    failed: Option<Error>,
+}
+
+impl SqliteTx {
+    fn new(session: Session) -> Self {
+        Self { session, positions: 0..0, wakes: Vec::new(), savepoint: false, failed: None }
+    }
+
+    /// Begins, and reserves `count` positions.
+    fn begin(&mut self, count: i64) -> Result<Range<i64>> {
+        self.session.control("BEGIN IMMEDIATE")?;
+        if count == 0 {
+            return Ok(0..0);
+        }
+        let rows = self.session.query(RAISE_HEAD, args![count])?;
+        let mut head = rows.into_iter().next().ok_or_else(|| Error::Corrupt("the stream has no head row".into()))?;
+        let last: i64 = head.get(0)?;
+        Ok(last - count + 1..last + 1)
+    }
+
+    /// Runs one operation; whether it left anything to commit. An error means that the whole transaction is lost.
+    fn operation(&mut self, job: &mut dyn Job<Self>, positions: Range<i64>) -> Result<bool> {
+        let wakes = self.wakes.len();
+        let reserved = positions.clone();
+        self.positions = positions;
+        self.savepoint = false;
+        self.failed = None;
+
+        // Each future of this engine is ready at once, so an operation comes to its end in one poll.
+        let ran = job.run(self).now_or_never();
+        let verdict = match (self.failed.take(), ran) {
+            (Some(error), _) => Err(error),
+            (None, Some(verdict)) => verdict,
+            (None, None) => Err(Error::Internal("the operation waited for something outside the database".into())),
+        };
+        if self.session.outside_transaction() {
+            return Err(Error::Unavailable("the database gave the transaction up".into()));
+        }
+        match verdict {
+            Ok(()) => {
+                let wrote = self.savepoint;
+                if wrote {
+                    self.session.control("RELEASE operation")?;
+                }
+                Ok(wrote || self.positions != reserved)
+            }
+            Err(error) => {
+                job.fail(error);
+                self.wakes.truncate(wakes);
+                if self.savepoint {
+                    self.session.control("ROLLBACK TO operation")?;
+                    self.session.control("RELEASE operation")?;
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// An operation that fails before it wrote needs no savepoint.
+    fn about_to_write(&mut self) -> Result<()> {
+        if !self.savepoint {
+            self.session.control("SAVEPOINT operation")?;
+            self.savepoint = true;
+        }
+        Ok(())
+    }
+
+    fn remember<T>(&mut self, outcome: Result<T>) -> Result<T> {
+        if let (None, Err(error)) = (&self.failed, &outcome) {
+            self.failed = Some(error.clone());
+        }
+        outcome
+    }
+}
+
+impl Reads for SqliteTx {
+    fn query(&mut self, stmt: Stmt, args: &[Value]) -> impl Future<Output = Result<Vec<Row>>> + Send {
+        let ready = if stmt.reads { Ok(()) } else { self.about_to_write() };
+        let outcome = ready.and_then(|()| self.session.query(stmt, args));
+        std::future::ready(self.remember(outcome))
+    }
+}
+
+impl Tx for SqliteTx {
+    fn execute(&mut self, stmt: Stmt, args: &[Value]) -> impl Future<Output = Result<u64>> + Send {
+        let outcome = self.about_to_write().and_then(|()| self.session.execute(stmt, args));
+        std::future::ready(self.remember(outcome))
+    }
+
+    fn insert_rows(&mut self, bulk: Bulk, rows: &[Vec<Value>]) -> impl Future<Output = Result<u64>> + Send {
+        let outcome = self.about_to_write().and_then(|()| self.session.insert_rows(bulk, rows));
+        std::future::ready(self.remember(outcome))
+    }
+
+    fn next_pos(&mut self) -> Result<i64> {
+        let next = self.positions.next();
+        self.remember(next.ok_or_else(|| Error::Internal("more positions were asked for than announced".into())))
+    }
+
+    fn wake(&mut self, wake: Wake) {
+        self.wakes.push(wake);
+    }
+}
