@@ -181,3 +181,88 @@ impl Query for OfType {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        testing::{Store, each_backend},
+        tx::Stmt,
+    };
+
+    const ROOM: Stmt = Stmt::new(
+        "room",
+        "INSERT INTO rooms (room_sn, room_id, version, rev, state_root, joined, invited, last_pos) \
+            VALUES (7, '!r:x', '12', 1, $1, 0, 0, 0)",
+    );
+
+    struct MakeRoom;
+
+    impl Op for MakeRoom {
+        const NAME: &'static str = "test_room";
+        type Out = ();
+
+        async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
+            tx.execute(ROOM, args![&b"root"[..]]).await.map(drop)
+        }
+    }
+
+    fn change(scope: Scope, kind: &str, content: Option<&str>) -> AccountDataChange {
+        AccountDataChange {
+            user_id: "@a:x".to_owned(),
+            scope,
+            kind: kind.to_owned(),
+            content: content.map(ToOwned::to_owned),
+            expects: None,
+        }
+    }
+
+    async fn set(store: &Store, change: AccountDataChange) -> i64 {
+        match store.set_account_data(change).await.unwrap() {
+            AccountDataSet::Done(pos) => pos,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn it_is_kept_by_scope_and_told_by_position() {
+        each_backend(|store| async move {
+            store.write(MakeRoom).await.unwrap();
+            let room = || Scope::Room("!r:x".to_owned());
+            store.sink.take();
+            let one = set(&store, change(Scope::Global, "k", Some("{\"a\":1}"))).await;
+            assert_eq!(store.sink.take()[0].wakes, [Wake::User("@a:x".into())]);
+            let two = set(&store, change(room(), "k", Some("{}"))).await;
+            let nowhere = change(Scope::Room("!s:x".to_owned()), "k", Some("{}"));
+            assert_eq!(store.set_account_data(nowhere).await.unwrap(), AccountDataSet::NoRoom);
+            assert_eq!(store.account_data("@a:x", &Scope::Global, "k").await.unwrap().as_deref(), Some("{\"a\":1}"));
+            assert_eq!(store.account_data("@a:x", &room(), "k").await.unwrap().as_deref(), Some("{}"));
+            assert_eq!(store.account_data("@b:x", &Scope::Global, "k").await.unwrap(), None);
+            let of = store.account_data_of(vec!["@a:x".to_owned(), "@b:x".to_owned()], "k").await.unwrap();
+            assert_eq!(of, [("@a:x".to_owned(), "{\"a\":1}".to_owned())]);
+            let three = set(&store, change(Scope::Global, "k", None)).await;
+            assert!(one < two && two < three);
+            assert_eq!(store.account_data("@a:x", &Scope::Global, "k").await.unwrap(), None);
+            let all = store.account_data_changes("@a:x", 0, three).await.unwrap();
+            let seen: Vec<_> = all.iter().map(|d| (d.room_sn, d.content.as_deref(), d.pos)).collect();
+            assert_eq!(seen, [(7, Some("{}"), two), (0, None, three)]);
+            assert_eq!(store.account_data_changes("@a:x", two, three).await.unwrap().len(), 1);
+            assert_eq!(store.account_data_changes("@a:x", 0, two).await.unwrap().len(), 1);
+        });
+    }
+
+    #[test]
+    fn a_change_that_was_worked_out_from_something_else_is_stale() {
+        each_backend(|store| async move {
+            let expecting = |content: &str, expects: Option<&str>| AccountDataChange {
+                expects: Some(expects.map(ToOwned::to_owned)),
+                ..change(Scope::Global, "k", Some(content))
+            };
+            set(&store, expecting("1", None)).await;
+            assert_eq!(store.set_account_data(expecting("2", None)).await.unwrap(), AccountDataSet::Stale);
+            set(&store, expecting("2", Some("1"))).await;
+            assert_eq!(store.set_account_data(expecting("3", Some("1"))).await.unwrap(), AccountDataSet::Stale);
+            assert_eq!(store.account_data("@a:x", &Scope::Global, "k").await.unwrap().as_deref(), Some("2"));
+        });
+    }
+}

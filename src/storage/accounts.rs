@@ -321,3 +321,145 @@ impl Op for FirstAdminToken {
         Ok(Some(self.fresh.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        outbox::Outbox as _,
+        sessions::{DEVICE_CLEANUP, Sessions as _, tests::session},
+        testing::each_backend,
+    };
+
+    fn user(name: &str) -> NewUser {
+        NewUser { user_id: name.to_owned(), password_hash: Some("hash".to_owned()), admin: false, created_ms: 1 }
+    }
+
+    fn token(name: &str, uses_allowed: Option<i64>, expires_ms: Option<i64>, makes_admin: bool) -> RegistrationToken {
+        RegistrationToken { token: name.to_owned(), uses_allowed, uses: 0, expires_ms, makes_admin }
+    }
+
+    fn ending(job: &str) -> Ending {
+        Ending { at_ms: 9, job_id: job.to_owned() }
+    }
+
+    #[test]
+    fn a_registration_makes_the_account_and_its_session() {
+        each_backend(|store| async move {
+            let done = store.register(user("@a:x"), Some(session("D", 1)), None).await.unwrap();
+            assert_eq!(done, Registered::Done { admin: false });
+            let row = store.user("@a:x").await.unwrap().unwrap();
+            assert_eq!((row.admin, row.deactivated, row.password_hash.as_deref()), (false, false, Some("hash")));
+            assert_eq!(store.session_by_token([1; 32]).await.unwrap().unwrap().device_id, "D");
+            let again = store.register(user("@a:x"), Some(session("E", 2)), None).await.unwrap();
+            assert_eq!(again, Registered::Taken);
+            assert_eq!(store.session_by_token([2; 32]).await.unwrap(), None);
+            assert!(store.user("@b:x").await.unwrap().is_none());
+        });
+    }
+
+    #[test]
+    fn one_of_many_gets_a_name_that_all_want() {
+        each_backend(|store| async move {
+            let all = (0..8).map(|i| store.register(user("@a:x"), Some(session("D", i)), None));
+            let all = futures_util::future::join_all(all).await;
+            assert_eq!(all.iter().filter(|r| matches!(r, Ok(Registered::Done { .. }))).count(), 1);
+            let lost = |r: &&Result<Registered>| matches!(r, Ok(Registered::Taken) | Err(Error::Conflict(_)));
+            assert_eq!(all.iter().filter(lost).count(), 7);
+        });
+    }
+
+    #[test]
+    fn a_registration_token_is_used_up_by_those_who_get_in() {
+        each_backend(|store| async move {
+            assert!(store.create_registration_token(token("t", Some(1), None, false), 1).await.unwrap());
+            assert!(!store.create_registration_token(token("t", None, None, true), 1).await.unwrap());
+            let t = || Some("t".to_owned());
+            store.register(user("@a:x"), None, None).await.unwrap();
+            assert_eq!(store.register(user("@a:x"), None, t()).await.unwrap(), Registered::Taken);
+            assert_eq!(
+                store.registration_token("t").await.unwrap().unwrap().uses,
+                0,
+                "who finds the name taken uses none"
+            );
+            let done = store.register(user("@b:x"), None, t()).await.unwrap();
+            assert_eq!(done, Registered::Done { admin: false });
+            assert_eq!(store.register(user("@c:x"), None, t()).await.unwrap(), Registered::BadToken);
+            assert!(store.user("@c:x").await.unwrap().is_none());
+            let unknown = store.register(user("@c:x"), None, Some("u".to_owned())).await.unwrap();
+            assert_eq!(unknown, Registered::BadToken);
+        });
+    }
+
+    #[test]
+    fn a_token_with_one_use_lets_one_of_many_in() {
+        each_backend(|store| async move {
+            store.create_registration_token(token("t", Some(1), None, false), 1).await.unwrap();
+            let all = (0..8).map(|i| store.register(user(&format!("@{i}:x")), None, Some("t".to_owned())));
+            let all = futures_util::future::join_all(all).await;
+            assert_eq!(all.iter().filter(|r| matches!(r, Ok(Registered::Done { .. }))).count(), 1);
+            assert_eq!(store.registration_token("t").await.unwrap().unwrap().uses, 1);
+        });
+    }
+
+    #[test]
+    fn a_registration_token_expires() {
+        each_backend(|store| async move {
+            store.create_registration_token(token("t", None, Some(1), false), 0).await.unwrap();
+            let late = store.register(user("@a:x"), None, Some("t".to_owned())).await.unwrap();
+            assert_eq!(late, Registered::BadToken, "the account would be made in the very millisecond of the end");
+        });
+    }
+
+    #[test]
+    fn the_first_user_of_all_may_be_an_administrator() {
+        each_backend(|store| async move {
+            let first = store.first_admin_token("one", 1).await.unwrap();
+            assert_eq!(first.as_deref(), Some("one"));
+            assert_eq!(store.first_admin_token("two", 2).await.unwrap(), first, "a second start shows the same one");
+            let done = store.register(user("@a:x"), None, first).await.unwrap();
+            assert_eq!(done, Registered::Done { admin: true });
+            assert_eq!(store.first_admin_token("three", 3).await.unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn a_changed_password_ends_the_other_sessions_if_that_is_wanted() {
+        each_backend(|store| async move {
+            store.register(user("@a:x"), Some(session("D", 1)), None).await.unwrap();
+            store.login("@a:x", Some("hash"), session("E", 2)).await.unwrap();
+            assert!(store.set_password("@a:x", "new", Some("D"), None).await.unwrap());
+            assert!(store.session_by_token([2; 32]).await.unwrap().is_some());
+            store.sink.take();
+            assert!(store.set_password("@a:x", "newer", Some("D"), Some(ending("j"))).await.unwrap());
+            assert!(store.session_by_token([1; 32]).await.unwrap().is_some());
+            assert!(store.session_by_token([2; 32]).await.unwrap().is_none());
+            assert_eq!(store.user("@a:x").await.unwrap().unwrap().password_hash.as_deref(), Some("newer"));
+            let wakes: Vec<_> = store.sink.take().into_iter().flat_map(|c| c.wakes).collect();
+            assert!(wakes.contains(&crate::Wake::User("@a:x".into())), "{wakes:?}");
+            assert!(wakes.contains(&crate::Wake::Queue(DEVICE_CLEANUP)), "{wakes:?}");
+            assert!(!store.set_password("@b:x", "new", None, None).await.unwrap());
+        });
+    }
+
+    #[test]
+    fn a_deactivated_account_has_nothing_left_to_come_back_with() {
+        each_backend(|store| async move {
+            store.register(user("@a:x"), Some(session("D", 1)), None).await.unwrap();
+            assert!(store.deactivate("@a:x", true, ending("j")).await.unwrap());
+            assert!(store.session_by_token([1; 32]).await.unwrap().is_none());
+            let row = store.user("@a:x").await.unwrap().unwrap();
+            assert!(row.deactivated && row.password_hash.is_none());
+            let login = store.login("@a:x", Some("hash"), session("D", 2)).await.unwrap();
+            assert_eq!(login, crate::sessions::LoggedIn::Refused);
+            let login = store.login("@a:x", None, session("D", 2)).await.unwrap();
+            assert_eq!(login, crate::sessions::LoggedIn::Refused);
+            assert!(!store.set_password("@a:x", "new", None, None).await.unwrap());
+            assert!(!store.deactivate("@a:x", false, ending("k")).await.unwrap());
+            assert_eq!(store.register(user("@a:x"), None, None).await.unwrap(), Registered::Taken);
+            let items = store.lease(DEACTIVATED, "w", 10, 10, 9).await.unwrap();
+            assert_eq!(items.len(), 1);
+            assert!(items[0].payload.contains("@a:x"));
+        });
+    }
+}

@@ -73,3 +73,23 @@ impl Op for Put {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::each_backend;
+
+    #[test]
+    fn a_filter_is_kept_once_and_so_many_of_them() {
+        each_backend(|store| async move {
+            assert!(store.put_filter("@a:x", "1", "{}", 2).await.unwrap());
+            assert!(store.put_filter("@a:x", "1", "{}", 2).await.unwrap());
+            assert!(store.put_filter("@a:x", "2", "{\"x\":1}", 2).await.unwrap());
+            assert!(!store.put_filter("@a:x", "3", "{\"x\":2}", 2).await.unwrap());
+            assert!(store.put_filter("@a:x", "1", "{}", 2).await.unwrap(), "one that is there is always welcome");
+            assert_eq!(store.filter("@a:x", "2").await.unwrap().as_deref(), Some("{\"x\":1}"));
+            assert_eq!(store.filter("@a:x", "3").await.unwrap(), None);
+            assert_eq!(store.filter("@b:x", "2").await.unwrap(), None);
+        });
+    }
+}

@@ -35,7 +35,6 @@ pub struct Item {
 
 /// A piece of work to be written with the change that it follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code)] // until the first operation that has work to follow it
 pub(crate) struct NewItem {
     /// Unique over all queues; an item whose id is there already is left out. Items due at the same time are handed out
     /// in the order of their ids.
@@ -58,7 +57,6 @@ statements! {
 }
 
 /// Adds work to a queue inside the caller's transaction, and wakes who drains it.
-#[allow(dead_code)] // until the first operation that has work to follow it
 pub(crate) async fn enqueue<T: Tx>(tx: &mut T, queue: &'static str, items: Vec<NewItem>) -> Result<()> {
     if items.is_empty() {
         return Ok(());

@@ -132,3 +132,53 @@ impl Op for SetProfileField {
         Ok(ProfileSet::Done)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        accounts::{Accounts as _, NewUser},
+        outbox::Outbox as _,
+        testing::{Store, each_backend},
+    };
+
+    async fn set(store: &Store, user: &str, key: &str, value: Option<&str>, job: &str) -> ProfileSet {
+        let change = ProfileChange {
+            user_id: user.to_owned(),
+            key: key.to_owned(),
+            value: value.map(ToOwned::to_owned),
+            max_bytes: 20,
+            at_ms: 1,
+            job_id: job.to_owned(),
+        };
+        store.set_profile_field(change).await.unwrap()
+    }
+
+    #[test]
+    fn a_profile_changes_field_by_field_and_its_rooms_hear_of_it() {
+        each_backend(|store| async move {
+            for name in ["@a:x", "@b:x"] {
+                let user = NewUser { user_id: name.to_owned(), password_hash: None, admin: false, created_ms: 1 };
+                store.register(user, None, None).await.unwrap();
+            }
+            assert_eq!(store.profile("@a:x").await.unwrap(), Some(vec![]));
+            assert_eq!(store.profile("@c:x").await.unwrap(), None);
+            assert_eq!(set(&store, "@a:x", "displayname", Some("\"Al\""), "1").await, ProfileSet::Done);
+            assert_eq!(set(&store, "@a:x", "displayname", Some("\"Al\""), "2").await, ProfileSet::Unchanged);
+            assert_eq!(set(&store, "@a:x", "m", Some("[1]"), "3").await, ProfileSet::Done);
+            assert_eq!(set(&store, "@a:x", "m", Some("[22]"), "4").await, ProfileSet::Done, "20 bytes");
+            assert_eq!(set(&store, "@a:x", "m", Some("[333]"), "5").await, ProfileSet::TooLarge, "21 bytes");
+            assert_eq!(set(&store, "@c:x", "m", Some("1"), "6").await, ProfileSet::NoUser);
+            let both = [("displayname", "\"Al\""), ("m", "[22]")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+            assert_eq!(store.profile("@a:x").await.unwrap().as_deref(), Some(&both[..]));
+            assert_eq!(set(&store, "@b:x", "m", Some("1"), "7").await, ProfileSet::Done);
+            let all = store.profiles(vec!["@a:x".to_owned(), "@b:x".to_owned(), "@c:x".to_owned()]).await.unwrap();
+            assert_eq!(all.len(), 3);
+            assert_eq!(set(&store, "@a:x", "m", None, "8").await, ProfileSet::Done);
+            assert_eq!(set(&store, "@a:x", "m", None, "9").await, ProfileSet::Unchanged);
+            assert_eq!(store.profile("@a:x").await.unwrap().as_deref(), Some(&both[..1]));
+            let told: Vec<_> = store.lease(PROFILE, "w", 1, 1, 99).await.unwrap().into_iter().map(|i| i.id).collect();
+            assert_eq!(told, ["1", "3", "4", "7", "8"]);
+        });
+    }
+}

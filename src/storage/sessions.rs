@@ -434,3 +434,124 @@ impl Op for CleanDevice {
         Ok(tokens + rest)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{
+        accounts::{Accounts as _, NewUser},
+        outbox::Outbox as _,
+        testing::{Store, each_backend},
+    };
+
+    pub(crate) fn session(device: &str, token: u8) -> NewSession {
+        NewSession {
+            device_id: device.to_owned(),
+            display_name: Some(format!("phone {token}")),
+            token_hash: [token; 32],
+            created_ms: token.into(),
+            expires_ms: None,
+        }
+    }
+
+    async fn register(store: &Store, name: &str, device: &str, token: u8) {
+        let user =
+            NewUser { user_id: name.to_owned(), password_hash: Some("hash".to_owned()), admin: false, created_ms: 1 };
+        store.register(user, Some(session(device, token)), None).await.unwrap();
+    }
+
+    fn ending(job: &str) -> Ending {
+        Ending { at_ms: 9, job_id: job.to_owned() }
+    }
+
+    #[test]
+    fn a_login_brings_a_device_or_takes_it_over() {
+        each_backend(|store| async move {
+            register(&store, "@a:x", "D", 1).await;
+            let new = store.login("@a:x", Some("hash"), session("E", 2)).await.unwrap();
+            assert_eq!(new, LoggedIn::Done { again: false });
+            assert_eq!(store.revocations(0, 9).await.unwrap(), []);
+            let again = store.login("@a:x", Some("hash"), session("D", 3)).await.unwrap();
+            assert_eq!(again, LoggedIn::Done { again: true });
+            assert!(store.session_by_token([1; 32]).await.unwrap().is_none(), "the old token of the device is gone");
+            assert!(store.session_by_token([2; 32]).await.unwrap().is_some());
+            assert!(store.session_by_token([3; 32]).await.unwrap().is_some());
+            let revoked = store.revocations(0, 9).await.unwrap();
+            assert_eq!(revoked.len(), 1);
+            assert_eq!((&*revoked[0].user_id, revoked[0].device_id.as_deref()), ("@a:x", Some("D")));
+            let devices = store.devices("@a:x").await.unwrap();
+            let names: Vec<_> = devices.iter().map(|d| (&*d.device_id, d.display_name.as_deref())).collect();
+            assert_eq!(names, [("D", Some("phone 1")), ("E", Some("phone 2"))], "a known device keeps its name");
+        });
+    }
+
+    #[test]
+    fn a_login_with_a_password_of_yesterday_is_refused() {
+        each_backend(|store| async move {
+            register(&store, "@a:x", "D", 1).await;
+            store.set_password("@a:x", "new", None, None).await.unwrap();
+            assert_eq!(store.login("@a:x", Some("hash"), session("E", 2)).await.unwrap(), LoggedIn::Refused);
+            assert_eq!(store.login("@b:x", Some("hash"), session("E", 2)).await.unwrap(), LoggedIn::Refused);
+            assert!(store.device("@a:x", "E").await.unwrap().is_none());
+        });
+    }
+
+    #[test]
+    fn the_same_device_id_of_another_user_is_another_device() {
+        each_backend(|store| async move {
+            register(&store, "@a:x", "D", 1).await;
+            register(&store, "@b:x", "D", 2).await;
+            assert_eq!(store.end_sessions("@b:x", vec!["D".to_owned()], ending("j")).await.unwrap(), 1);
+            assert!(store.session_by_token([1; 32]).await.unwrap().is_some());
+            assert!(store.session_by_token([2; 32]).await.unwrap().is_none());
+            assert!(!store.rename_device("@b:x", "D", Some("mine")).await.unwrap());
+            assert!(store.rename_device("@a:x", "D", Some("mine")).await.unwrap());
+            assert_eq!(store.device("@a:x", "D").await.unwrap().unwrap().display_name.as_deref(), Some("mine"));
+        });
+    }
+
+    #[test]
+    fn what_ends_is_told_by_position_and_cleaned_up_after() {
+        each_backend(|store| async move {
+            register(&store, "@a:x", "D", 1).await;
+            for (device, token) in [("E", 2), ("F", 3)] {
+                store.login("@a:x", Some("hash"), session(device, token)).await.unwrap();
+            }
+            let gone = store.end_sessions("@a:x", vec!["E".to_owned(), "nowhere".to_owned()], ending("j1")).await;
+            assert_eq!(gone.unwrap(), 1);
+            let first = store.revocations(0, 9).await.unwrap();
+            assert_eq!(first[0].device_id.as_deref(), Some("E"));
+            assert_eq!(store.end_all_sessions("@a:x", ending("j2")).await.unwrap(), 2);
+            assert_eq!(store.end_all_sessions("@a:x", ending("j3")).await.unwrap(), 0);
+            let then = store.revocations(first[0].pos, 9).await.unwrap();
+            assert_eq!(then.len(), 1, "all at once take one position; nobody there takes none");
+            assert_eq!(then[0].device_id, None);
+            let items = store.lease(DEVICE_CLEANUP, "w", 10, 10, 9).await.unwrap();
+            let jobs: Vec<DeviceCleanup> = items.iter().map(|i| serde_json::from_str(&i.payload).unwrap()).collect();
+            let mut devices: Vec<_> = jobs.into_iter().flat_map(|job| job.devices).collect();
+            devices.sort();
+            assert_eq!(devices, ["D", "E", "F"]);
+            assert_eq!(store.purge_revocations(9, 9).await.unwrap(), 0);
+            assert_eq!(store.purge_revocations(10, 1).await.unwrap(), 1);
+            assert_eq!(store.purge_revocations(10, 9).await.unwrap(), 1);
+        });
+    }
+
+    #[test]
+    fn a_device_is_seen_when_it_was_last_here() {
+        each_backend(|store| async move {
+            register(&store, "@a:x", "D", 1).await;
+            let seen = |device: &str, at_ms, ip: &str| Seen {
+                user_id: "@a:x".to_owned(),
+                device_id: device.to_owned(),
+                at_ms,
+                ip: Some(ip.to_owned()),
+            };
+            store.touch_devices(vec![seen("D", 50, "::1"), seen("E", 50, "::1")]).await.unwrap();
+            store.touch_devices(vec![seen("D", 40, "::2")]).await.unwrap();
+            let device = store.device("@a:x", "D").await.unwrap().unwrap();
+            assert_eq!((device.last_seen_ms, device.last_seen_ip.as_deref()), (Some(50), Some("::1")));
+            assert!(store.device("@a:x", "E").await.unwrap().is_none(), "being seen makes no device");
+        });
+    }
+}

@@ -360,7 +360,6 @@ pub trait Tx: Reads {
     /// Inserts many rows; each row has one value a column, in the order of [`Bulk`]'s columns.
     fn insert_rows(&mut self, bulk: Bulk, rows: &[Vec<Value>]) -> impl Future<Output = Result<u64>> + Send;
     /// The next position of the stream, from what was reserved for the whole batch. Strictly rising within the operation.
-    #[cfg_attr(not(test), allow(dead_code))] // until the first operation that a sync sees
     fn next_pos(&mut self) -> Result<i64>;
     /// Delivered only if the commit succeeds.
     fn wake(&mut self, wake: Wake);
