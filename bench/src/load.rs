@@ -120,7 +120,7 @@ pub async fn run(target: &str, watched: &Watched, shape: &Shape) -> Result<()> {
             stage = Some(set_up(&http, watched, shape, &run).await?);
         }
         match (scenario, &stage) {
-            (Scenario::Raw, _) => raw::run(shape, shape.limit().min(Duration::from_secs(5))).await?,
+            (Scenario::Raw, _) => raw::run(shape, shape.limit().min(Duration::from_secs(3))).await?,
             (_, None) | (Scenario::Setup, _) => {}
             (Scenario::Send, Some(stage)) => send("send", &stage.users, &stage.rooms, watched, shape).await?,
             (Scenario::SendOneRoom, Some(stage)) => {
@@ -416,9 +416,6 @@ pub fn sample_event(bytes: u64) -> Value {
 impl Shape {
     pub fn senders(&self) -> u64 {
         self.senders
-    }
-    pub fn ops(&self) -> u64 {
-        self.ops
     }
     pub fn bytes(&self) -> u64 {
         self.bytes

@@ -22,6 +22,9 @@ use crate::{
     report::{Running, Times, Watched},
 };
 
+/// A bare loop ends by time; this is only so that it could not do otherwise.
+const MOST: u64 = 1_000_000;
+
 pub async fn run(shape: &Shape, limit: Duration) -> Result<()> {
     bare_http(shape, limit).await?;
     bare_sync(shape, limit).await?;
@@ -63,7 +66,7 @@ async fn bare_http(shape: &Shape, limit: Duration) -> Result<()> {
     let parts = try_join_all((0..shape.senders()).map(|_| async {
         let mut times = Times::new();
         let mut ops = 0_u64;
-        while next.fetch_add(1, Ordering::Relaxed) < shape.ops() * 10 && began.elapsed() < limit {
+        while next.fetch_add(1, Ordering::Relaxed) < MOST && began.elapsed() < limit {
             let sent = Instant::now();
             http.send_bytes(Method::PUT, "/send", Some("token"), Some(body.clone()), Duration::from_secs(10))
                 .await?
@@ -91,7 +94,7 @@ async fn bare_sync(shape: &Shape, limit: Duration) -> Result<()> {
     file.sync_all()?;
     let running = Running::begin("raw-fdatasync", &Watched::default()).await;
     let (mut times, mut ops, began) = (Times::new(), 0_u64, Instant::now());
-    while ops < 2000 && began.elapsed() < limit {
+    while ops < MOST && began.elapsed() < limit {
         let sent = Instant::now();
         file.seek(SeekFrom::Start((ops % 256) * 4096))?;
         file.write_all(&[u8::try_from(ops % 251)?; 4096])?;
@@ -121,7 +124,7 @@ async fn bare_sqlite(shape: &Shape, limit: Duration, batch: u64) -> Result<()> {
     connection.execute(TABLE, [])?;
     let running = Running::begin("raw-sqlite", &Watched::default()).await;
     let (mut times, mut ops, began) = (Times::new(), 0_u64, Instant::now());
-    while ops < shape.ops() * 10 && began.elapsed() < limit {
+    while ops < MOST && began.elapsed() < limit {
         let sent = Instant::now();
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         {
@@ -149,7 +152,7 @@ async fn bare_postgres(url: &str, shape: &Shape, limit: Duration, batch: u64) ->
         client.prepare("INSERT INTO bench_events SELECT * FROM UNNEST($1::bigint[], $2::text[], $3::text[])").await?;
     let running = Running::begin("raw-postgres", &Watched::default()).await;
     let (mut times, mut ops, began) = (Times::new(), 0_u64, Instant::now());
-    while ops < shape.ops() * 10 && began.elapsed() < limit {
+    while ops < MOST && began.elapsed() < limit {
         let sent = Instant::now();
         let (mut positions, mut ids, mut events) = (Vec::new(), Vec::new(), Vec::new());
         for (pos, event_id, json) in rows(shape, ops, batch) {
