@@ -104,6 +104,13 @@ impl Server {
     pub fn spawn(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.log_file())?;
         let mut command = Command::new(&self.options.server);
+        // What the machine happens to have set for a server of the family is not for this one.
+        for (name, _) in std::env::vars_os() {
+            let prefixes = ["CONDUIT_", "CONDUWUIT_", "CONTINUWUITY_", "TUWUNEL_"];
+            if prefixes.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+                command.env_remove(name);
+            }
+        }
         command
             .env("CONDUIT_SERVER_NAME", "localhost")
             .env("CONDUIT_ADDRESS", "127.0.0.1")
