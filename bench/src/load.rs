@@ -78,9 +78,9 @@ pub struct Shape {
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     pub raw_folder: PathBuf,
     /// Counters of the server's metrics whose growth gives operations a commit.
-    #[arg(long, default_value = "hearth_storage_operations_total")]
+    #[arg(long, default_value = "storage_batch_operations_sum")]
     metric_operations: String,
-    #[arg(long, default_value = "hearth_storage_commits_total")]
+    #[arg(long, default_value = "storage_batch_operations_count")]
     metric_commits: String,
 }
 
