@@ -485,7 +485,7 @@ fn compare(senders: &[User], room: usize, attempts: &[Attempt], found: &[Found])
             violations.push(format!("{} comes after a later message of its sender", attempt.txn));
         }
     }
-    for attempt in sent.values() {
+    for attempt in attempts.iter().filter(|attempt| attempt.room == room) {
         if attempt.event_id.is_some() && !bodies.contains(attempt.body.as_str()) {
             violations.push(format!("{} was acknowledged and is lost", attempt.txn));
         }

@@ -12,8 +12,9 @@ mod server;
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     postgres::Postgres,
@@ -60,10 +61,18 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let outcome = match Arguments::parse().command {
-        Command::Load { target, pid, db_pid, metrics, shape } => load(&target, pid, db_pid, metrics, &shape).await,
-        Command::Run { server, shape } => run(&server, shape).await,
-        Command::Crash(options) => crash::run(options).await,
+    let command = Arguments::parse().command;
+    let work = async {
+        match command {
+            Command::Load { target, pid, db_pid, metrics, shape } => load(&target, pid, db_pid, metrics, &shape).await,
+            Command::Run { server, shape } => run(&server, shape).await,
+            Command::Crash(options) => crash::run(options).await,
+        }
+    };
+    // What was started ends with the work, and so it does when the work is broken off.
+    let outcome = tokio::select! {
+        outcome = work => outcome,
+        signal = told_to_stop() => signal.and_then(|()| bail!("stopped")),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -73,6 +82,16 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+async fn told_to_stop() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
 }
 
 async fn load(
