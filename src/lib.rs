@@ -1,1 +1,17 @@
-//! x
+//! Hearth, a Matrix homeserver.
+//!
+//! ```text
+//! main → cli → app → { api, worker } → { sync, service } → { notify, bus, federation } → storage → core
+//! ```
+//!
+//! Imports go only in the direction of the arrows; `tests/layers.rs` holds them to it. `config`, `telemetry` and
+//! `shutdown` lie at the bottom: they know nothing of the rest, and everything above may use them.
+
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod service;
+pub mod shutdown;
+pub mod telemetry;
+pub mod worker;

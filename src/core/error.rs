@@ -53,12 +53,15 @@ pub enum Kind {
     CannotLeaveServerNoticeRoom,
     Exclusive,
     Forbidden,
+    GuestAccessForbidden,
     IncompatibleRoomVersion {
         room_version: String,
     },
     InvalidParam,
     InvalidRoomState,
     InvalidUsername,
+    /// The key of a profile field is too long.
+    KeyTooLarge,
     LimitExceeded {
         retry_after_ms: u64,
     },
@@ -68,6 +71,10 @@ pub enum Kind {
     MethodNotAllowed,
     NotFound,
     NotJson,
+    /// The whole profile would be too large.
+    ProfileTooLarge,
+    /// This kind of account data is written by the server only: 405.
+    ReadOnly,
     RoomInUse,
     TooLarge,
     /// Overloaded or stopping: 503, worth trying again.

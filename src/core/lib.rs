@@ -2,7 +2,22 @@
 //!
 //! Nothing here knows a runtime, a database or HTTP. Time and chance come in as arguments.
 
+pub mod auth;
+pub mod canonical;
 pub mod clock;
 pub mod error;
+pub mod event;
+pub mod filter;
+pub mod ids;
+pub mod keys;
+pub mod limits;
+pub mod power;
+pub mod room_version;
+pub mod state;
+pub mod token;
+pub mod visibility;
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use error::{Error, Kind, Result};

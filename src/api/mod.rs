@@ -1,0 +1,74 @@
+//! HTTP, and nothing else: a request comes in, is checked and typed, one service is called, its answer goes out.
+
+pub mod client;
+mod edge;
+mod extract;
+pub mod health;
+mod respond;
+mod router;
+pub mod server;
+
+use std::{ops::Deref, sync::Arc};
+
+use axum::{body::Body, routing::MethodRouter};
+use hearth_core::clock::{Clock, Rng};
+use http::{HeaderValue, Response, header};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::{
+    config::Config,
+    service::{
+        account_data::AccountData, accounts::Accounts, filters::Filters, profiles::Profiles, push_rules::PushRules,
+        session::Authenticator,
+    },
+    shutdown::Shutdown,
+    telemetry,
+};
+
+pub use extract::{Client, Optional, Public};
+pub use router::Routes;
+
+/// What handlers may call. Cheap to clone. A new service is a field of [`Services`], filled in `app`.
+#[derive(Clone)]
+pub struct Api(Arc<Services>);
+
+pub struct Services {
+    pub config: Arc<Config>,
+    pub clock: Arc<dyn Clock>,
+    pub rng: Arc<dyn Rng>,
+    pub shutdown: Shutdown,
+    pub sessions: Arc<dyn Authenticator>,
+    pub accounts: Arc<Accounts>,
+    pub profiles: Arc<Profiles>,
+    pub account_data: Arc<AccountData>,
+    pub filters: Arc<Filters>,
+    pub push_rules: Arc<PushRules>,
+    /// What has to be in order before this process should be sent requests.
+    pub ready: Vec<Arc<dyn health::Ready>>,
+}
+
+impl Api {
+    pub fn new(services: Services) -> Self {
+        Self(Arc::new(services))
+    }
+}
+
+impl Deref for Api {
+    type Target = Services;
+
+    fn deref(&self) -> &Services {
+        &self.0
+    }
+}
+
+/// The page that Prometheus reads.
+pub fn metrics_page(handle: &'static PrometheusHandle) -> MethodRouter {
+    edge::page("/metrics", move || async move {
+        telemetry::look_at_process();
+        handle.run_upkeep();
+        let mut response = Response::new(Body::from(handle.render()));
+        let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, text);
+        response
+    })
+}

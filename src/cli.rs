@@ -1,0 +1,68 @@
+//! The command line: a subcommand a file.
+
+mod config;
+mod serve;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Sources;
+
+/// A Matrix homeserver.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Where settings come from, besides the environment.
+#[derive(Args)]
+struct Settings {
+    /// A configuration file; several win one over the other in their order
+    #[arg(short, long, value_name = "FILE", global = true)]
+    config: Vec<PathBuf>,
+    /// One setting, the value in TOML
+    #[arg(short = 'O', long = "option", value_name = "KEY=VALUE", global = true)]
+    option: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server; so does no command at all
+    Serve,
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(config::Command),
+}
+
+/// Does what the command line says.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let sources = arguments.settings.sources();
+    match arguments.command {
+        None | Some(Command::Serve) => serve::run(&sources),
+        Some(Command::Config(command)) => config::run(&command, &sources),
+    }
+}
+
+impl Settings {
+    fn sources(self) -> Sources {
+        // What is not Unicode can be no setting of ours.
+        let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        Sources::new(environment.collect(), self.config, self.option)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,90 @@
+//! Account data: what users keep here for themselves.
+
+use std::sync::Arc;
+
+use hearth_core::{Error, Kind, Result};
+use hearth_storage::{
+    Storage,
+    account_data::{AccountDataChange, AccountDataSet, Scope},
+};
+use ruma::{RoomId, UserId};
+use serde_json::value::RawValue;
+
+use super::session::Session;
+
+/// Element keeps the direct chats of thousands of contacts in one piece.
+const MAX_CONTENT_BYTES: usize = 512 << 10;
+const MAX_KIND_BYTES: usize = 255;
+/// What the server writes itself, by endpoints of their own.
+const SERVER_MANAGED: [&str; 2] = ["m.fully_read", "m.push_rules"];
+
+pub struct AccountData {
+    storage: Arc<dyn Storage>,
+}
+
+impl AccountData {
+    pub fn new(storage: Arc<dyn Storage>) -> Self {
+        Self { storage }
+    }
+
+    /// What the user keeps under this type, for one room or for the account.
+    pub async fn get(
+        &self,
+        session: &Session,
+        user: &UserId,
+        room: Option<&RoomId>,
+        kind: &str,
+    ) -> Result<Box<RawValue>> {
+        check(session, user, kind)?;
+        let content = self.storage.account_data(user.as_str(), &scope(room), kind).await?;
+        let content = content.ok_or_else(|| Error::not_found("There is no such account data"))?;
+        RawValue::from_string(content).map_err(Error::internal)
+    }
+
+    /// Keeps something for the user under this type, for one room or for the account.
+    pub async fn set(
+        &self,
+        session: &Session,
+        user: &UserId,
+        room: Option<&RoomId>,
+        kind: &str,
+        content: &RawValue,
+    ) -> Result<()> {
+        check(session, user, kind)?;
+        if SERVER_MANAGED.contains(&kind) {
+            return Err(Error::new(Kind::ReadOnly, format!("{kind} can't be set through this API")));
+        }
+        if content.get().len() > MAX_CONTENT_BYTES {
+            return Err(Error::too_large(format!("Account data has at most {MAX_CONTENT_BYTES} bytes")));
+        }
+        // Written anew, so that what we serve later has no key twice and no number that isn't one.
+        let content: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(content.get()).map_err(|_| Error::bad_json("Account data is a JSON object"))?;
+        let change = AccountDataChange {
+            user_id: user.to_string(),
+            scope: scope(room),
+            kind: kind.to_owned(),
+            content: Some(serde_json::Value::Object(content).to_string()),
+            expects: None,
+        };
+        match self.storage.set_account_data(change).await? {
+            AccountDataSet::Done(_) => Ok(()),
+            AccountDataSet::NoRoom => Err(Error::not_found("There is no such room")),
+            AccountDataSet::Stale => Err(Error::internal("account data was set without looking at what was there")),
+        }
+    }
+}
+
+fn scope(room: Option<&RoomId>) -> Scope {
+    room.map_or(Scope::Global, |room| Scope::Room(room.to_string()))
+}
+
+fn check(session: &Session, user: &UserId, kind: &str) -> Result<()> {
+    if session.user_id != user {
+        return Err(Error::forbidden("This is not your account data"));
+    }
+    if kind.len() > MAX_KIND_BYTES || kind.contains('\0') {
+        return Err(Error::invalid_param(format!("A type has at most {MAX_KIND_BYTES} bytes")));
+    }
+    Ok(())
+}

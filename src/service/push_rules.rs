@@ -1,0 +1,194 @@
+//! Push rules: what a user wants to be told of.
+//!
+//! Whoever never changed a rule has the defaults, and nothing is stored for them. The changed ones are account data of
+//! type `m.push_rules`, so that a sync tells of them like of the rest.
+
+use std::sync::Arc;
+
+use hearth_core::{Error, Result};
+use hearth_storage::{
+    Storage,
+    account_data::{AccountDataChange, AccountDataSet, Scope},
+};
+use ruma::{
+    UserId,
+    events::{AnyGlobalAccountDataEvent, push_rules::PushRulesEventContent},
+    push::{
+        Action, AnyPushRule, InsertPushRuleError, NewPushRule, PushCondition, RemovePushRuleError, RuleKind, Ruleset,
+    },
+    serde::Raw,
+};
+use serde_json::{
+    json,
+    value::{RawValue, to_raw_value},
+};
+
+const KIND: &str = "m.push_rules";
+const MAX_RULES: usize = 1_000;
+/// Each is matched against each message by itself.
+const MAX_GLOBS: usize = 50;
+/// Of an id, a pattern, or all conditions and actions of a rule.
+const MAX_BYTES: usize = 1_024;
+/// Two devices of one user may change rules at the same time; five won't.
+const TRIES: usize = 5;
+
+pub struct PushRules {
+    storage: Arc<dyn Storage>,
+}
+
+impl PushRules {
+    pub fn new(storage: Arc<dyn Storage>) -> Self {
+        Self { storage }
+    }
+
+    /// All rules of the user.
+    pub async fn rules(&self, user: &UserId) -> Result<Ruleset> {
+        Ok(self.load(user).await?.0)
+    }
+
+    /// The rules as the global account data event that a sync shows.
+    pub async fn push_rules_event(&self, user: &UserId) -> Result<Raw<AnyGlobalAccountDataEvent>> {
+        event(&self.rules(user).await?)
+    }
+
+    /// What `GET …/account_data/m.push_rules` answers.
+    pub async fn content(&self, user: &UserId) -> Result<Box<RawValue>> {
+        to_raw_value(&json!({ "global": self.rules(user).await? })).map_err(Error::internal)
+    }
+
+    /// One rule of the user.
+    pub async fn rule(&self, user: &UserId, kind: RuleKind, rule_id: &str) -> Result<AnyPushRule> {
+        self.rules(user).await?.get(kind, rule_id).map(|rule| rule.to_owned()).ok_or_else(no_rule)
+    }
+
+    /// Adds a rule, or puts it in the place of the one with its id.
+    pub async fn put(
+        &self,
+        user: &UserId,
+        rule: &NewPushRule,
+        after: Option<&str>,
+        before: Option<&str>,
+    ) -> Result<()> {
+        check(rule)?;
+        self.change(user, |rules| {
+            rules.insert(rule.clone(), after, before).map_err(refused)?;
+            if rules.iter().filter(|rule| !rule.is_server_default()).count() > MAX_RULES {
+                return Err(Error::forbidden(format!("A user has at most {MAX_RULES} push rules")));
+            }
+            if rules.content.iter().filter(|rule| is_glob(&rule.pattern)).count() > MAX_GLOBS {
+                return Err(Error::forbidden(format!("A user has at most {MAX_GLOBS} keywords with * or ?")));
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    pub async fn remove(&self, user: &UserId, kind: &RuleKind, rule_id: &str) -> Result<()> {
+        self.change(user, |rules| {
+            rules.remove(kind.clone(), rule_id).map_err(|e| match e {
+                RemovePushRuleError::NotFound => no_rule(),
+                _ => Error::invalid_param("The server's own rules can't be removed"),
+            })
+        })
+        .await
+    }
+
+    pub async fn set_enabled(&self, user: &UserId, kind: &RuleKind, rule_id: &str, enabled: bool) -> Result<()> {
+        self.change(user, |rules| rules.set_enabled(kind.clone(), rule_id, enabled).map_err(|_| no_rule())).await
+    }
+
+    pub async fn set_actions(&self, user: &UserId, kind: &RuleKind, rule_id: &str, actions: &[Action]) -> Result<()> {
+        check_size(&actions)?;
+        self.change(user, |rules| rules.set_actions(kind.clone(), rule_id, actions.to_vec()).map_err(|_| no_rule()))
+            .await
+    }
+
+    /// The rules, and what is stored of them.
+    async fn load(&self, user: &UserId) -> Result<(Ruleset, Option<String>)> {
+        let stored = self.storage.account_data(user.as_str(), &Scope::Global, KIND).await?;
+        let rules = match &stored {
+            None => Ruleset::server_default(user),
+            Some(content) => {
+                let content: PushRulesEventContent = serde_json::from_str(content).map_err(Error::internal)?;
+                let mut rules = content.global;
+                // A later version may bring rules that were not there when these were stored.
+                rules.update_with_server_default(Ruleset::server_default(user));
+                rules
+            }
+        };
+        Ok((rules, stored))
+    }
+
+    async fn change(&self, user: &UserId, change: impl Fn(&mut Ruleset) -> Result<()>) -> Result<()> {
+        for _ in 0..TRIES {
+            let (mut rules, stored) = self.load(user).await?;
+            change(&mut rules)?;
+            let change = AccountDataChange {
+                user_id: user.to_string(),
+                scope: Scope::Global,
+                kind: KIND.to_owned(),
+                content: Some(json!(PushRulesEventContent::new(rules)).to_string()),
+                expects: Some(stored),
+            };
+            match self.storage.set_account_data(change).await? {
+                AccountDataSet::Done(_) => return Ok(()),
+                AccountDataSet::Stale => {}
+                AccountDataSet::NoRoom => return Err(Error::internal("the account itself is no room")),
+            }
+        }
+        Err(Error::unavailable("The push rules are being changed by somebody else"))
+    }
+}
+
+/// The event in which a sync shows these rules.
+pub fn event(rules: &Ruleset) -> Result<Raw<AnyGlobalAccountDataEvent>> {
+    let event = json!({ "type": KIND, "content": { "global": rules } });
+    Ok(Raw::new(&event).map_err(Error::internal)?.cast_unchecked())
+}
+
+fn check(rule: &NewPushRule) -> Result<()> {
+    if rule.rule_id().is_empty() || rule.rule_id().len() > MAX_BYTES {
+        return Err(Error::invalid_param(format!("A rule's id has 1 to {MAX_BYTES} bytes")));
+    }
+    match rule {
+        NewPushRule::Override(r) | NewPushRule::Underride(r) => {
+            if r.conditions.iter().any(|c| matches!(c, PushCondition::EventMatch(c) if c.pattern.len() > MAX_BYTES)) {
+                return Err(Error::invalid_param(format!("A pattern has at most {MAX_BYTES} bytes")));
+            }
+            check_size(&r.conditions)?;
+            check_size(&r.actions)
+        }
+        NewPushRule::Content(r) => {
+            if r.pattern.is_empty() || r.pattern.len() > MAX_BYTES {
+                return Err(Error::invalid_param(format!("A pattern has 1 to {MAX_BYTES} bytes")));
+            }
+            check_size(&r.actions)
+        }
+        NewPushRule::Room(r) => check_size(&r.actions),
+        NewPushRule::Sender(r) => check_size(&r.actions),
+        _ => Err(Error::invalid_param("Unknown kind of rule")),
+    }
+}
+
+fn check_size(part: &impl serde::Serialize) -> Result<()> {
+    let size = serde_json::to_string(part).map_err(Error::internal)?.len();
+    if size > 4 * MAX_BYTES {
+        return Err(Error::invalid_param("The rule is too large"));
+    }
+    Ok(())
+}
+
+fn is_glob(pattern: &str) -> bool {
+    pattern.contains(['*', '?'])
+}
+
+fn no_rule() -> Error {
+    Error::not_found("There is no such push rule")
+}
+
+fn refused(e: InsertPushRuleError) -> Error {
+    match e {
+        InsertPushRuleError::UnknownRuleId => Error::not_found("The rule to be placed by was not found"),
+        other => Error::invalid_param(other.to_string()),
+    }
+}

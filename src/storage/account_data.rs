@@ -1,0 +1,183 @@
+//! Account data: what a user keeps here for themselves, for the account or for one of its rooms.
+
+use std::sync::Arc;
+
+use crate::{
+    Sql,
+    error::Result,
+    tx::{Answer, Engine, Op, Query, Reads, Row, Tx, Wake, args, statements},
+};
+
+statements! {
+    ROOM_SN = "SELECT room_sn FROM rooms WHERE room_id = $1";
+    GET = "SELECT content FROM account_data WHERE user_id = $1 AND room_sn = $2 AND type = $3";
+    SET = "INSERT INTO account_data (user_id, room_sn, type, content, pos) VALUES ($1, $2, $3, $4, $5) \
+        ON CONFLICT (user_id, room_sn, type) DO UPDATE SET content = excluded.content, pos = excluded.pos";
+    CHANGES = "SELECT room_sn, type, content, pos FROM account_data \
+        WHERE user_id = $1 AND pos > $2 AND pos <= $3 ORDER BY pos";
+    OF_TYPE = "SELECT user_id, content FROM account_data WHERE user_id = ANY($1) AND room_sn = 0 AND type = $2";
+}
+
+/// Where a piece of account data belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The account itself.
+    Global,
+    /// A room, by its id.
+    Room(String),
+}
+
+/// A piece of account data, as a sync sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountDatum {
+    /// The room's number; 0 is the account itself.
+    pub room_sn: i64,
+    pub kind: String,
+    /// JSON; None: it was deleted.
+    pub content: Option<String>,
+    pub pos: i64,
+}
+
+/// What somebody's account data is to become.
+#[derive(Clone, Debug)]
+pub struct AccountDataChange {
+    pub user_id: String,
+    pub scope: Scope,
+    pub kind: String,
+    /// JSON; None deletes it.
+    pub content: Option<String>,
+    /// Only if it is this now (outer None: whatever it is): for changes that were worked out from what was there.
+    pub expects: Option<Option<String>>,
+}
+
+/// What became of a change to account data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccountDataSet {
+    /// At this position.
+    Done(i64),
+    /// We know no such room.
+    NoRoom,
+    /// It is not what the change was worked out from.
+    Stale,
+}
+
+/// What users keep here for themselves.
+pub trait AccountData: Send + Sync {
+    /// None: never set, or deleted, or no such room.
+    fn account_data(&self, user_id: &str, scope: &Scope, kind: &str) -> Answer<'_, Option<String>>;
+    fn set_account_data(&self, change: AccountDataChange) -> Answer<'_, AccountDataSet>;
+    /// All that changed after one position and up to another, oldest first; from 0 on, all there is.
+    fn account_data_changes(&self, user_id: &str, after: i64, up_to: i64) -> Answer<'_, Vec<AccountDatum>>;
+    /// The same kind of global account data of many users at once, as (user, content).
+    fn account_data_of(&self, user_ids: Vec<String>, kind: &str) -> Answer<'_, Vec<(String, String)>>;
+}
+
+impl<E: Engine> AccountData for Sql<E> {
+    fn account_data(&self, user_id: &str, scope: &Scope, kind: &str) -> Answer<'_, Option<String>> {
+        self.0.read(Get { user_id: user_id.to_owned(), scope: scope.clone(), kind: kind.to_owned() })
+    }
+
+    fn set_account_data(&self, change: AccountDataChange) -> Answer<'_, AccountDataSet> {
+        self.0.write(Set(change))
+    }
+
+    fn account_data_changes(&self, user_id: &str, after: i64, up_to: i64) -> Answer<'_, Vec<AccountDatum>> {
+        self.0.read(Changes { user_id: user_id.to_owned(), after, up_to })
+    }
+
+    fn account_data_of(&self, user_ids: Vec<String>, kind: &str) -> Answer<'_, Vec<(String, String)>> {
+        self.0.read(OfType { user_ids, kind: kind.to_owned() })
+    }
+}
+
+/// The number of the scope; None for a room that we don't know.
+async fn number<R: Reads>(tx: &mut R, scope: &Scope) -> Result<Option<i64>> {
+    match scope {
+        Scope::Global => Ok(Some(0)),
+        Scope::Room(room) => tx.query_opt(ROOM_SN, args![room]).await?.as_mut().map(|row| row.get(0)).transpose(),
+    }
+}
+
+async fn get<R: Reads>(tx: &mut R, user_id: &str, room_sn: i64, kind: &str) -> Result<Option<String>> {
+    match tx.query_opt(GET, args![user_id, room_sn, kind]).await? {
+        Some(mut row) => row.get(0),
+        None => Ok(None),
+    }
+}
+
+struct Get {
+    user_id: String,
+    scope: Scope,
+    kind: String,
+}
+
+impl Query for Get {
+    const NAME: &'static str = "account_data";
+    type Out = Option<String>;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Option<String>> {
+        match number(tx, &self.scope).await? {
+            Some(room_sn) => get(tx, &self.user_id, room_sn, &self.kind).await,
+            None => Ok(None),
+        }
+    }
+}
+
+struct Set(AccountDataChange);
+
+impl Op for Set {
+    const NAME: &'static str = "set_account_data";
+    type Out = AccountDataSet;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<AccountDataSet> {
+        let AccountDataChange { user_id, scope, kind, content, expects } = &self.0;
+        let Some(room_sn) = number(tx, scope).await? else { return Ok(AccountDataSet::NoRoom) };
+        if let Some(expected) = expects
+            && get(tx, user_id, room_sn, kind).await? != *expected
+        {
+            return Ok(AccountDataSet::Stale);
+        }
+        let pos = tx.next_pos()?;
+        tx.execute(SET, args![user_id, room_sn, kind, content.clone(), pos]).await?;
+        tx.wake(Wake::User(Arc::from(user_id.as_str())));
+        Ok(AccountDataSet::Done(pos))
+    }
+}
+
+struct Changes {
+    user_id: String,
+    after: i64,
+    up_to: i64,
+}
+
+impl Query for Changes {
+    const NAME: &'static str = "account_data_changes";
+    type Out = Vec<AccountDatum>;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Vec<AccountDatum>> {
+        let datum = |row: &mut Row| {
+            Ok(AccountDatum { room_sn: row.get(0)?, kind: row.get(1)?, content: row.get(2)?, pos: row.get(3)? })
+        };
+        tx.query(CHANGES, args![&self.user_id, self.after, self.up_to]).await?.iter_mut().map(datum).collect()
+    }
+}
+
+struct OfType {
+    user_ids: Vec<String>,
+    kind: String,
+}
+
+impl Query for OfType {
+    const NAME: &'static str = "account_data_of";
+    type Out = Vec<(String, String)>;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        let mut found = Vec::new();
+        for mut row in tx.query(OF_TYPE, args![self.user_ids.clone(), &self.kind]).await? {
+            if let Some(content) = row.get::<Option<String>>(1)? {
+                found.push((row.get(0)?, content));
+            }
+        }
+        Ok(found)
+    }
+}

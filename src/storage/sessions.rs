@@ -1,0 +1,436 @@
+//! Sessions: a device of a user, and the access token it comes with.
+//!
+//! A session ends in the transaction that says so: its token and its device are gone at once. What else the device left
+//! behind is removed by a worker, from the outbox. Other processes hear of the end by its position.
+
+use std::sync::Arc;
+
+use crate::{
+    Sql,
+    accounts::find_user,
+    error::Result,
+    outbox::{self, NewItem},
+    tx::{Answer, Engine, Op, Query, Reads, Row, Tx, Wake, args, statements},
+};
+
+statements! {
+    SESSION = "SELECT t.user_id, t.device_id, u.admin, t.expires_ms FROM access_tokens t \
+        JOIN users u ON u.user_id = t.user_id \
+        JOIN devices d ON d.user_id = t.user_id AND d.device_id = t.device_id \
+        WHERE t.token_hash = $1 AND u.deactivated = 0";
+    INSERT_DEVICE = "INSERT INTO devices (user_id, device_id, display_name, created_ms) VALUES ($1, $2, $3, $4) \
+        ON CONFLICT (user_id, device_id) DO NOTHING";
+    INSERT_ACCESS_TOKEN = "INSERT INTO access_tokens (token_hash, user_id, device_id, created_ms, expires_ms) \
+        VALUES ($1, $2, $3, $4, $5)";
+    DEVICE_IDS = "SELECT device_id FROM devices WHERE user_id = $1";
+    DEVICES = "SELECT device_id, display_name, created_ms, last_seen_ms, last_seen_ip FROM devices \
+        WHERE user_id = $1 ORDER BY created_ms, device_id";
+    DEVICE = "SELECT device_id, display_name, created_ms, last_seen_ms, last_seen_ip FROM devices \
+        WHERE user_id = $1 AND device_id = $2";
+    RENAME_DEVICE = "UPDATE devices SET display_name = $3 WHERE user_id = $1 AND device_id = $2";
+    DELETE_TOKENS = "DELETE FROM access_tokens WHERE user_id = $1 AND device_id = ANY($2)";
+    DELETE_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id = ANY($2)";
+    REVOKE = "INSERT INTO revocations (pos, user_id, device_id, at_ms) VALUES ($1, $2, $3, $4)";
+    REVOKED = "SELECT pos, user_id, device_id FROM revocations WHERE pos > $1 ORDER BY pos LIMIT $2";
+    PURGE_REVOCATIONS = "DELETE FROM revocations WHERE pos IN \
+        (SELECT pos FROM revocations WHERE at_ms < $1 ORDER BY pos LIMIT $2)";
+    SEEN = "UPDATE devices SET last_seen_ms = $3, last_seen_ip = $4 WHERE user_id = $1 AND device_id = $2 \
+        AND (last_seen_ms IS NULL OR last_seen_ms < $3)";
+    DELETE_DEVICE_TRANSACTIONS = "DELETE FROM transactions WHERE user_id = $1 AND device_id = $2 AND txn_id IN \
+        (SELECT txn_id FROM transactions WHERE user_id = $1 AND device_id = $2 LIMIT $3)";
+}
+
+/// The outbox queue that removes what a device left behind. The payload is a [`DeviceCleanup`].
+pub const DEVICE_CLEANUP: &str = "device_cleanup";
+
+/// What a row of the queue [`DEVICE_CLEANUP`] says.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DeviceCleanup {
+    pub user_id: String,
+    pub devices: Vec<String>,
+}
+
+/// A session that is to start. The token itself never comes here.
+#[derive(Clone)]
+pub struct NewSession {
+    pub device_id: String,
+    /// Only for a device that isn't known yet.
+    pub display_name: Option<String>,
+    pub token_hash: [u8; 32],
+    pub created_ms: i64,
+    pub expires_ms: Option<i64>,
+}
+
+/// When a session ends, and the id of the job that cleans up after it: made by the caller, so that the operation can be
+/// run again.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    pub at_ms: i64,
+    pub job_id: String,
+}
+
+/// What a token stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRow {
+    pub user_id: String,
+    pub device_id: String,
+    pub admin: bool,
+    pub expires_ms: Option<i64>,
+}
+
+/// A device as its owner sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceRow {
+    pub device_id: String,
+    pub display_name: Option<String>,
+    pub created_ms: i64,
+    pub last_seen_ms: Option<i64>,
+    pub last_seen_ip: Option<String>,
+}
+
+/// What became of a login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoggedIn {
+    /// `again`: the device was there already, and what it had of an earlier session is gone.
+    Done { again: bool },
+    /// The account was ended, or its password changed, since the password was checked.
+    Refused,
+}
+
+/// Sessions that ended at a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    pub pos: i64,
+    pub user_id: String,
+    /// None: perhaps all devices of the user.
+    pub device_id: Option<String>,
+}
+
+/// That a device was here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub user_id: String,
+    pub device_id: String,
+    pub at_ms: i64,
+    pub ip: Option<String>,
+}
+
+/// Devices and their access tokens.
+pub trait Sessions: Send + Sync {
+    /// Starts a session. `password_hash` is the one that the caller checked the password against: if the account has
+    /// another by now, the login is refused.
+    fn login(&self, user_id: &str, password_hash: Option<&str>, session: NewSession) -> Answer<'_, LoggedIn>;
+    /// What the token with this hash stands for, if its user is still active.
+    fn session_by_token(&self, token_hash: [u8; 32]) -> Answer<'_, Option<SessionRow>>;
+    /// Ends the sessions of these devices; the number of devices that there were.
+    fn end_sessions(&self, user_id: &str, devices: Vec<String>, ending: Ending) -> Answer<'_, u64>;
+    /// Ends all sessions of the user; the number of devices that there were.
+    fn end_all_sessions(&self, user_id: &str, ending: Ending) -> Answer<'_, u64>;
+    fn devices(&self, user_id: &str) -> Answer<'_, Vec<DeviceRow>>;
+    fn device(&self, user_id: &str, device_id: &str) -> Answer<'_, Option<DeviceRow>>;
+    /// False: the user has no such device.
+    fn rename_device(&self, user_id: &str, device_id: &str, name: Option<&str>) -> Answer<'_, bool>;
+    /// Notes when devices were last here, all in one transaction.
+    fn touch_devices(&self, seen: Vec<Seen>) -> Answer<'_, ()>;
+    /// What ended after a position, oldest first.
+    fn revocations(&self, after: i64, limit: u32) -> Answer<'_, Vec<Revocation>>;
+    /// Forgets revocations that every process has long seen; how many there were, at most `limit`.
+    fn purge_revocations(&self, before_ms: i64, limit: u32) -> Answer<'_, u64>;
+    /// Removes at most about `limit` rows of what a device left behind; how many there were. A device that logged in
+    /// again meanwhile keeps what it has.
+    fn clean_device(&self, user_id: &str, device_id: &str, limit: u32) -> Answer<'_, u64>;
+}
+
+impl<E: Engine> Sessions for Sql<E> {
+    fn login(&self, user_id: &str, password_hash: Option<&str>, session: NewSession) -> Answer<'_, LoggedIn> {
+        self.0.write(Login {
+            user_id: user_id.to_owned(),
+            password_hash: password_hash.map(ToOwned::to_owned),
+            session,
+        })
+    }
+
+    fn session_by_token(&self, token_hash: [u8; 32]) -> Answer<'_, Option<SessionRow>> {
+        self.0.read(SessionByToken(token_hash))
+    }
+
+    fn end_sessions(&self, user_id: &str, devices: Vec<String>, ending: Ending) -> Answer<'_, u64> {
+        self.0.write(EndSessions { user_id: user_id.to_owned(), devices: Some(devices), ending })
+    }
+
+    fn end_all_sessions(&self, user_id: &str, ending: Ending) -> Answer<'_, u64> {
+        self.0.write(EndSessions { user_id: user_id.to_owned(), devices: None, ending })
+    }
+
+    fn devices(&self, user_id: &str) -> Answer<'_, Vec<DeviceRow>> {
+        self.0.read(Devices(user_id.to_owned()))
+    }
+
+    fn device(&self, user_id: &str, device_id: &str) -> Answer<'_, Option<DeviceRow>> {
+        self.0.read(Device(user_id.to_owned(), device_id.to_owned()))
+    }
+
+    fn rename_device(&self, user_id: &str, device_id: &str, name: Option<&str>) -> Answer<'_, bool> {
+        self.0.write(RenameDevice {
+            user_id: user_id.to_owned(),
+            device_id: device_id.to_owned(),
+            name: name.map(ToOwned::to_owned),
+        })
+    }
+
+    fn touch_devices(&self, seen: Vec<Seen>) -> Answer<'_, ()> {
+        self.0.write(TouchDevices(seen))
+    }
+
+    fn revocations(&self, after: i64, limit: u32) -> Answer<'_, Vec<Revocation>> {
+        self.0.read(Revocations { after, limit })
+    }
+
+    fn purge_revocations(&self, before_ms: i64, limit: u32) -> Answer<'_, u64> {
+        self.0.write(PurgeRevocations { before_ms, limit })
+    }
+
+    fn clean_device(&self, user_id: &str, device_id: &str, limit: u32) -> Answer<'_, u64> {
+        self.0.write(CleanDevice { user_id: user_id.to_owned(), device_id: device_id.to_owned(), limit })
+    }
+}
+
+/// Writes the device, if it is new, and the token.
+pub(crate) async fn start<T: Tx>(tx: &mut T, user_id: &str, session: &NewSession) -> Result<()> {
+    let NewSession { device_id, display_name, token_hash, created_ms, expires_ms } = session;
+    tx.execute(INSERT_DEVICE, args![user_id, device_id, display_name.clone(), *created_ms]).await?;
+    tx.execute(INSERT_ACCESS_TOKEN, args![&token_hash[..], user_id, device_id, *created_ms, *expires_ms]).await?;
+    Ok(())
+}
+
+/// Ends all sessions of the user but that of `keep`. The number of devices that went.
+pub(crate) async fn end_all<T: Tx>(tx: &mut T, user_id: &str, keep: Option<&str>, ending: &Ending) -> Result<u64> {
+    let devices = device_ids(tx, user_id).await?.into_iter().filter(|d| keep != Some(d.as_str())).collect();
+    end(tx, user_id, devices, ending).await
+}
+
+async fn end<T: Tx>(tx: &mut T, user_id: &str, devices: Vec<String>, ending: &Ending) -> Result<u64> {
+    if devices.is_empty() {
+        return Ok(0);
+    }
+    tx.execute(DELETE_TOKENS, args![user_id, devices.clone()]).await?;
+    let gone = tx.execute(DELETE_DEVICES, args![user_id, devices.clone()]).await?;
+    revoke(tx, user_id, &devices, ending.at_ms).await?;
+    let job = DeviceCleanup { user_id: user_id.to_owned(), devices };
+    let payload = serde_json::json!(job).to_string();
+    let item = NewItem { id: ending.job_id.clone(), payload, due_ms: ending.at_ms };
+    outbox::enqueue(tx, DEVICE_CLEANUP, vec![item]).await?;
+    Ok(gone)
+}
+
+/// Tells the caches of all processes, at one position however many devices it concerns.
+async fn revoke<T: Tx>(tx: &mut T, user_id: &str, devices: &[String], at_ms: i64) -> Result<()> {
+    let which = if let [one] = devices { one.as_str() } else { "" };
+    let pos = tx.next_pos()?;
+    tx.execute(REVOKE, args![pos, user_id, which, at_ms]).await?;
+    tx.wake(Wake::User(Arc::from(user_id)));
+    Ok(())
+}
+
+async fn device_ids<R: Reads>(tx: &mut R, user_id: &str) -> Result<Vec<String>> {
+    tx.query(DEVICE_IDS, args![user_id]).await?.iter_mut().map(|row| row.get(0)).collect()
+}
+
+struct Login {
+    user_id: String,
+    password_hash: Option<String>,
+    session: NewSession,
+}
+
+impl Op for Login {
+    const NAME: &'static str = "login";
+    type Out = LoggedIn;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<LoggedIn> {
+        let user = find_user(tx, &self.user_id).await?;
+        if user.is_none_or(|user| user.deactivated || user.password_hash != self.password_hash) {
+            return Ok(LoggedIn::Refused);
+        }
+        let device = &self.session.device_id;
+        let again = tx.query_opt(DEVICE, args![&self.user_id, device]).await?.is_some();
+        if again {
+            tx.execute(DELETE_TOKENS, args![&self.user_id, vec![device.clone()]]).await?;
+            revoke(tx, &self.user_id, std::slice::from_ref(device), self.session.created_ms).await?;
+        }
+        start(tx, &self.user_id, &self.session).await?;
+        Ok(LoggedIn::Done { again })
+    }
+}
+
+struct SessionByToken([u8; 32]);
+
+impl Query for SessionByToken {
+    const NAME: &'static str = "session_by_token";
+    type Out = Option<SessionRow>;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Option<SessionRow>> {
+        let Some(mut row) = tx.query_opt(SESSION, args![&self.0[..]]).await? else { return Ok(None) };
+        Ok(Some(SessionRow {
+            user_id: row.get(0)?,
+            device_id: row.get(1)?,
+            admin: row.get(2)?,
+            expires_ms: row.get(3)?,
+        }))
+    }
+}
+
+struct EndSessions {
+    user_id: String,
+    /// None: all.
+    devices: Option<Vec<String>>,
+    ending: Ending,
+}
+
+impl Op for EndSessions {
+    const NAME: &'static str = "end_sessions";
+    type Out = u64;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
+        let mut there = device_ids(tx, &self.user_id).await?;
+        if let Some(wanted) = &self.devices {
+            there.retain(|d| wanted.contains(d));
+        }
+        end(tx, &self.user_id, there, &self.ending).await
+    }
+}
+
+fn device(row: &mut Row) -> Result<DeviceRow> {
+    Ok(DeviceRow {
+        device_id: row.get(0)?,
+        display_name: row.get(1)?,
+        created_ms: row.get(2)?,
+        last_seen_ms: row.get(3)?,
+        last_seen_ip: row.get(4)?,
+    })
+}
+
+struct Devices(String);
+
+impl Query for Devices {
+    const NAME: &'static str = "devices";
+    type Out = Vec<DeviceRow>;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Vec<DeviceRow>> {
+        tx.query(DEVICES, args![&self.0]).await?.iter_mut().map(device).collect()
+    }
+}
+
+struct Device(String, String);
+
+impl Query for Device {
+    const NAME: &'static str = "device";
+    type Out = Option<DeviceRow>;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Option<DeviceRow>> {
+        tx.query_opt(DEVICE, args![&self.0, &self.1]).await?.as_mut().map(device).transpose()
+    }
+}
+
+struct RenameDevice {
+    user_id: String,
+    device_id: String,
+    name: Option<String>,
+}
+
+impl Op for RenameDevice {
+    const NAME: &'static str = "rename_device";
+    type Out = bool;
+
+    fn positions(&self) -> u32 {
+        0
+    }
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        Ok(tx.execute(RENAME_DEVICE, args![&self.user_id, &self.device_id, self.name.clone()]).await? == 1)
+    }
+}
+
+struct TouchDevices(Vec<Seen>);
+
+impl Op for TouchDevices {
+    const NAME: &'static str = "touch_devices";
+    type Out = ();
+
+    fn positions(&self) -> u32 {
+        0
+    }
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
+        for Seen { user_id, device_id, at_ms, ip } in &self.0 {
+            tx.execute(SEEN, args![user_id, device_id, *at_ms, ip.clone()]).await?;
+        }
+        Ok(())
+    }
+}
+
+struct Revocations {
+    after: i64,
+    limit: u32,
+}
+
+impl Query for Revocations {
+    const NAME: &'static str = "revocations";
+    type Out = Vec<Revocation>;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Vec<Revocation>> {
+        let mut rows = tx.query(REVOKED, args![self.after, i64::from(self.limit)]).await?;
+        rows.iter_mut()
+            .map(|row| {
+                Ok(Revocation {
+                    pos: row.get(0)?,
+                    user_id: row.get(1)?,
+                    device_id: Some(row.get::<String>(2)?).filter(|d| !d.is_empty()),
+                })
+            })
+            .collect()
+    }
+}
+
+struct PurgeRevocations {
+    before_ms: i64,
+    limit: u32,
+}
+
+impl Op for PurgeRevocations {
+    const NAME: &'static str = "purge_revocations";
+    type Out = u64;
+
+    fn positions(&self) -> u32 {
+        0
+    }
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
+        tx.execute(PURGE_REVOCATIONS, args![self.before_ms, i64::from(self.limit)]).await
+    }
+}
+
+struct CleanDevice {
+    user_id: String,
+    device_id: String,
+    limit: u32,
+}
+
+impl Op for CleanDevice {
+    const NAME: &'static str = "clean_device";
+    type Out = u64;
+
+    // It takes none; asking for one keeps it from running beside the login that brings the device back.
+    fn positions(&self) -> u32 {
+        1
+    }
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
+        if tx.query_opt(DEVICE, args![&self.user_id, &self.device_id]).await?.is_some() {
+            return Ok(0);
+        }
+        let tokens = tx.execute(DELETE_TOKENS, args![&self.user_id, vec![self.device_id.clone()]]).await?;
+        let limit = i64::from(self.limit);
+        let rest = tx.execute(DELETE_DEVICE_TRANSACTIONS, args![&self.user_id, &self.device_id, limit]).await?;
+        Ok(tokens + rest)
+    }
+}

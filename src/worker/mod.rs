@@ -1,0 +1,3 @@
+//! What happens behind the requests: queues are drained, old things go.
+
+pub mod cleanup;
