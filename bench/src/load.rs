@@ -172,8 +172,8 @@ async fn send(name: &str, users: &[User], rooms: &[String], watched: &Watched, s
     let run = fastrand::u64(..);
     // Warm connections, warm rooms: what a server does all day.
     for (number, user) in users.iter().enumerate() {
-        for room in rooms {
-            user.send(room, &format!("warm-{run:x}-{number}"), &text).await?.ok()?;
+        for (place, room) in rooms.iter().enumerate() {
+            user.send(room, &format!("warm-{run:x}-{number}-{place}"), &text).await?.ok()?;
         }
     }
     let running = Running::begin(name, watched).await;
