@@ -4,21 +4,27 @@
 //! file. The server, or PostgreSQL under it, is killed at a random moment. Then every room is paged from its end to its
 //! beginning, and a sync goes on from the token held before the kill, and both are compared with the notes.
 
+mod compare;
+mod marks;
+mod write;
+
 use std::{
     collections::{HashMap, HashSet},
     fs::File,
     io::Write as _,
     path::Path,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use self::{
+    compare::{compare_history, compare_sync},
+    marks::{Mark, Written},
+    write::{OnError, write},
+};
 use crate::{
     http::Http,
     matrix::{User, text},
@@ -54,6 +60,9 @@ pub struct Options {
     /// From the kill of PostgreSQL until every sender has had a 200 again.
     #[arg(long, default_value_t = 10_000)]
     errors_ms: u64,
+    /// Write nothing but messages: no receipts, no account data.
+    #[arg(long)]
+    messages_only: bool,
 }
 
 /// One message as its sender knows it.
@@ -71,6 +80,7 @@ struct Attempt {
 /// What was sent and what was answered. It survives the server, being no part of it.
 struct Notes {
     attempts: Vec<Attempt>,
+    marks: HashMap<Mark, Written>,
     file: File,
 }
 
@@ -93,6 +103,8 @@ struct World {
     senders: Vec<User>,
     observer: User,
     rooms: Vec<String>,
+    /// Receipts and account data are written beside the messages.
+    marks: bool,
     notes: Mutex<Notes>,
 }
 
@@ -175,6 +187,9 @@ pub async fn run(options: Options) -> Result<bool> {
         let (next, violations) = compare_sync(&world, &since, first, &mut seen).await?;
         verdict.check(&format!("cycle {cycle}: sync from before the kill"), &violations);
         since = next;
+        if world.marks {
+            verdict.check(&format!("cycle {cycle}: receipts and account data"), &marks::compare(&world).await?);
+        }
         let sent = world.notes().attempts.len() - first;
         println!(
             "cycle {cycle}: killed after {} ms, {sent} sent, {} unanswered, back after {} ms",
@@ -221,7 +236,8 @@ async fn set_up(url: &str, folder: &Path, options: &Options) -> Result<World> {
         senders.push(sender);
     }
     let file = File::create(folder.join("acknowledged.jsonl"))?;
-    Ok(World { senders, observer, rooms, notes: Mutex::new(Notes { attempts: Vec::new(), file }) })
+    let notes = Mutex::new(Notes { attempts: Vec::new(), marks: HashMap::new(), file });
+    Ok(World { senders, observer, rooms, marks: !options.messages_only, notes })
 }
 
 const FILTER: &str = r#"{"presence":{"types":[]},"room":{"timeline":{"limit":1000,"types":["m.room.message"]},"ephemeral":{"types":[]}}}"#;
@@ -230,88 +246,6 @@ const FILTER: &str = r#"{"presence":{"types":[]},"room":{"timeline":{"limit":100
 async fn settle(world: &World) -> Result<String> {
     let reply = world.observer.sync(None, FILTER, Duration::ZERO).await?.ok()?;
     text(&reply, "next_batch")
-}
-
-// --- writing ---------------------------------------------------------------------------------------------------------
-
-/// How a sender takes a request that was not acknowledged.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum OnError {
-    /// The server is gone: leave it for the retry after the restart.
-    End,
-    /// What is under the server is gone: the same transaction id again, until it is taken.
-    Again,
-}
-
-/// What one sender met in one cycle.
-#[derive(Default)]
-struct Met {
-    violations: Vec<String>,
-    /// The last moment at which an error was answered.
-    last_error: Option<Instant>,
-}
-
-struct Writing {
-    stop: Arc<AtomicBool>,
-    tasks: Vec<tokio::task::JoinHandle<Result<Met>>>,
-}
-
-fn write(world: &Arc<World>, cycle: u32, rng: &mut fastrand::Rng, on_error: OnError) -> Writing {
-    let stop = Arc::new(AtomicBool::new(false));
-    let tasks = (0..world.senders.len())
-        .map(|sender| {
-            let (world, stop, rng) = (Arc::clone(world), Arc::clone(&stop), rng.fork());
-            tokio::spawn(write_as(world, sender, cycle, rng, on_error, stop))
-        })
-        .collect();
-    Writing { stop, tasks }
-}
-
-async fn write_as(
-    world: Arc<World>,
-    sender: usize,
-    cycle: u32,
-    mut rng: fastrand::Rng,
-    on_error: OnError,
-    stop: Arc<AtomicBool>,
-) -> Result<Met> {
-    let user = &world.senders[sender];
-    let mut met = Met::default();
-    let mut number = 0;
-    while !stop.load(Ordering::Relaxed) {
-        number += 1;
-        let room = rng.usize(..world.rooms.len());
-        let txn = format!("c{cycle}-s{sender}-n{number}");
-        let number = u64::from(cycle) * 10_000_000 + number;
-        let body = format!("{txn} {}", "word ".repeat(rng.usize(0..60)));
-        let attempt = Attempt { sender, room, number, txn: txn.clone(), body: body.clone(), event_id: None };
-        let index = world.notes().begin(attempt);
-        let began = Instant::now();
-        loop {
-            match user.send(&world.rooms[room], &txn, &body).await {
-                Ok(reply) if reply.status.is_success() => {
-                    let event_id = text(&reply.json()?, "event_id")?;
-                    world.notes().acknowledge(index, event_id)?;
-                    break;
-                }
-                // A 4xx would make a client give up for good; with a server that is being killed, even a 5xx is a lie.
-                Ok(reply) if reply.status.is_client_error() || on_error == OnError::End => {
-                    met.violations.push(format!("{txn}: {} {}", reply.status, reply.text()));
-                    return Ok(met);
-                }
-                Ok(_) | Err(_) if on_error == OnError::Again => {
-                    met.last_error = Some(Instant::now());
-                    if began.elapsed() > Duration::from_secs(60) {
-                        met.violations.push(format!("{txn}: nothing but errors for a minute"));
-                        return Ok(met);
-                    }
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                Ok(_) | Err(_) => return Ok(met),
-            }
-        }
-    }
-    Ok(met)
 }
 
 /// One kill, and what it needs.
@@ -433,164 +367,6 @@ async fn kill_postgres(server: &mut Server, postgres: &mut Postgres, cycle: Cycl
     Ok(Recovery { took: recovery, unanswered })
 }
 
-// --- comparing -------------------------------------------------------------------------------------------------------
-
-/// A message as a server tells it.
-struct Found {
-    event_id: String,
-    sender: String,
-    body: String,
-}
-
-fn messages(events: &[Value]) -> Vec<Found> {
-    let field = |event: &Value, pointer| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-    events
-        .iter()
-        .filter(|event| event.get("type").and_then(Value::as_str) == Some("m.room.message"))
-        .map(|event| Found {
-            event_id: field(event, "/event_id"),
-            sender: field(event, "/sender"),
-            body: field(event, "/content/body"),
-        })
-        .collect()
-}
-
-/// Compares what is found in one room, oldest first, with those of the noted attempts that belong there.
-fn compare(senders: &[User], room: usize, attempts: &[Attempt], found: &[Found]) -> Vec<String> {
-    let mut violations = Vec::new();
-    let sent: HashMap<&str, &Attempt> = attempts
-        .iter()
-        .filter(|attempt| attempt.room == room)
-        .map(|attempt| (attempt.body.as_str(), attempt))
-        .collect();
-    let mut bodies = HashSet::new();
-    let mut last: HashMap<&str, u64> = HashMap::new();
-    for message in found {
-        let Some(attempt) = sent.get(message.body.as_str()) else {
-            violations.push(format!("{} in room {room} was never sent there: {}", message.event_id, message.body));
-            continue;
-        };
-        if !bodies.insert(message.body.as_str()) {
-            violations.push(format!("{} is there twice, once as {}", attempt.txn, message.event_id));
-            continue;
-        }
-        if attempt.event_id.as_ref().is_some_and(|known| *known != message.event_id) {
-            violations.push(format!("{} was acknowledged under another id than {}", attempt.txn, message.event_id));
-        }
-        if message.sender != senders[attempt.sender].id {
-            violations.push(format!("{} has the sender {}", attempt.txn, message.sender));
-        }
-        let before = last.insert(message.sender.as_str(), attempt.number);
-        if before.is_some_and(|before| before > attempt.number) {
-            violations.push(format!("{} comes after a later message of its sender", attempt.txn));
-        }
-    }
-    for attempt in attempts.iter().filter(|attempt| attempt.room == room) {
-        if attempt.event_id.is_some() && !bodies.contains(attempt.body.as_str()) {
-            violations.push(format!("{} was acknowledged and is lost", attempt.txn));
-        }
-    }
-    violations
-}
-
-/// Every room from its end to its beginning.
-async fn compare_history(world: &World) -> Result<Vec<String>> {
-    let attempts = world.notes().attempts.clone();
-    let mut violations = Vec::new();
-    for (number, room) in world.rooms.iter().enumerate() {
-        let mut found = Vec::new();
-        let mut from: Option<String> = None;
-        let mut began = false;
-        for _ in 0..100_000 {
-            let page = world.observer.messages(room, from.as_deref()).await?;
-            let chunk = page["chunk"].as_array().context("no chunk")?;
-            found.extend(messages(chunk));
-            began |= chunk.iter().any(|event| event["type"] == "m.room.create");
-            let end = page.get("end").and_then(Value::as_str).map(str::to_owned);
-            // Some servers answer a last page that is empty, some leave its `end` out.
-            if end.is_none() || chunk.is_empty() || end == from {
-                break;
-            }
-            from = end;
-        }
-        if !began {
-            violations.push(format!("paging room {number} ended before its beginning"));
-        }
-        found.reverse();
-        violations.extend(compare(&world.senders, number, &attempts, &found));
-    }
-    Ok(violations)
-}
-
-/// Syncs from `since` until nothing more comes, closing the gaps of limited timelines; the new token and the violations.
-async fn compare_sync(
-    world: &World,
-    since: &str,
-    first: usize,
-    seen: &mut HashSet<String>,
-) -> Result<(String, Vec<String>)> {
-    let attempts = world.notes().attempts[first..].to_vec();
-    let mut since = since.to_owned();
-    let mut violations = Vec::new();
-    let mut found: Vec<Vec<Found>> = world.rooms.iter().map(|_| Vec::new()).collect();
-    for _ in 0..1000 {
-        let reply = world.observer.sync(Some(&since), FILTER, Duration::ZERO).await?.ok()?;
-        let next = text(&reply, "next_batch")?;
-        let mut news = false;
-        for (number, room) in world.rooms.iter().enumerate() {
-            let timeline = &reply["rooms"]["join"][room]["timeline"];
-            let Some(events) = timeline["events"].as_array() else { continue };
-            let mut part = messages(events);
-            news |= !part.is_empty();
-            if timeline["limited"] == true {
-                part = fill_gap(world, room, timeline, part, seen).await?;
-            }
-            found[number].extend(part);
-        }
-        since = next;
-        if !news {
-            break;
-        }
-    }
-    for (number, found) in found.iter().enumerate() {
-        for message in found {
-            if !seen.insert(message.event_id.clone()) {
-                violations.push(format!("{} came in a sync for the second time", message.event_id));
-            }
-        }
-        violations.extend(compare(&world.senders, number, &attempts, found));
-    }
-    Ok((since, violations))
-}
-
-/// Pages back from a limited timeline until something that an earlier sync has shown.
-async fn fill_gap(
-    world: &World,
-    room: &str,
-    timeline: &Value,
-    part: Vec<Found>,
-    seen: &HashSet<String>,
-) -> Result<Vec<Found>> {
-    let mut newest_first: Vec<Found> = part.into_iter().rev().collect();
-    let mut from = text(timeline, "prev_batch")?;
-    'pages: for _ in 0..10_000 {
-        let page = world.observer.messages(room, Some(&from)).await?;
-        let chunk = page["chunk"].as_array().context("no chunk")?;
-        for message in messages(chunk) {
-            if seen.contains(&message.event_id) {
-                break 'pages;
-            }
-            newest_first.push(message);
-        }
-        match page.get("end").and_then(Value::as_str) {
-            Some(end) if !chunk.is_empty() && end != from => end.clone_into(&mut from),
-            _ => break,
-        }
-    }
-    newest_first.reverse();
-    Ok(newest_first)
-}
-
 /// `PRAGMA integrity_check` on every SQLite database in the folder.
 fn integrity(folder: &Path) -> Result<Vec<String>> {
     let mut violations = Vec::new();
@@ -613,41 +389,4 @@ fn integrity(folder: &Path) -> Result<Vec<String>> {
         violations.push(format!("no SQLite database in {}", folder.display()));
     }
     Ok(violations)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn attempt(number: u64, event_id: Option<&str>) -> Attempt {
-        let name = format!("n{number}");
-        Attempt { sender: 0, room: 0, number, txn: name.clone(), body: name, event_id: event_id.map(str::to_owned) }
-    }
-
-    fn found(number: u64) -> Found {
-        Found { event_id: format!("$e{number}"), sender: "@s:localhost".into(), body: format!("n{number}") }
-    }
-
-    fn judge(attempts: &[Attempt], found: &[Found]) -> Vec<String> {
-        let http = Http::new("http://127.0.0.1:1").expect("a loopback address");
-        let sender = User { http, id: "@s:localhost".into(), token: String::new() };
-        compare(&[sender], 0, attempts, found)
-    }
-
-    #[test]
-    fn every_kind_of_damage_is_seen() {
-        let sent = [attempt(1, Some("$e1")), attempt(2, Some("$e2")), attempt(3, None)];
-        assert!(judge(&sent, &[found(1), found(2)]).is_empty(), "the unacknowledged one may be missing");
-        assert!(judge(&sent, &[found(1), found(2), found(3)]).is_empty(), "or be there");
-        let one = |violations: Vec<String>, text: &str| {
-            assert_eq!(violations.len(), 1, "{violations:?}");
-            assert!(violations[0].contains(text), "{violations:?}");
-        };
-        one(judge(&sent, &[found(1)]), "is lost");
-        one(judge(&sent, &[found(1), found(2), found(3), found(3)]), "is there twice");
-        one(judge(&sent, &[found(2), found(1)]), "after a later message");
-        one(judge(&sent, &[found(1), found(2), found(4)]), "was never sent");
-        one(judge(&sent, &[found(1), Found { event_id: "$other".into(), ..found(2) }]), "under another id");
-        one(judge(&sent, &[found(1), Found { sender: "@t:localhost".into(), ..found(2) }]), "has the sender");
-    }
 }
