@@ -4,7 +4,6 @@ pub mod client;
 mod edge;
 mod extract;
 pub mod health;
-mod json;
 mod respond;
 mod router;
 pub mod server;
@@ -20,14 +19,14 @@ use crate::{
     config::Config,
     service::{
         account_data::AccountData, accounts::Accounts, filters::Filters, profiles::Profiles, push_rules::PushRules,
-        session::Authenticator,
+        receipts::Receipts, rooms::Rooms, session::Authenticator, timeline::Timelines, typing::Typing,
     },
     shutdown::Shutdown,
+    sync::Syncs,
     telemetry,
 };
 
 pub use extract::{Client, Optional, Public};
-pub use json::Json;
 pub use router::Routes;
 
 /// What handlers may call. Cheap to clone. A new service is a field of [`Services`], filled in `app`.
@@ -45,6 +44,11 @@ pub struct Services {
     pub account_data: Arc<AccountData>,
     pub filters: Arc<Filters>,
     pub push_rules: Arc<PushRules>,
+    pub rooms: Arc<Rooms>,
+    pub timelines: Arc<Timelines>,
+    pub receipts: Arc<Receipts>,
+    pub typing: Arc<Typing>,
+    pub syncs: Arc<Syncs>,
     /// What has to be in order before this process should be sent requests.
     pub ready: Vec<Arc<dyn health::Ready>>,
 }

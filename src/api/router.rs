@@ -149,6 +149,12 @@ impl Routes {
         self.last(|route| route.waits = true)
     }
 
+    /// Endpoints that ruma has no types for.
+    pub fn untyped(mut self, router: Router) -> Self {
+        self.plain = self.plain.merge(router);
+        self
+    }
+
     /// A page that is no Matrix endpoint, for GET.
     pub fn plain<H, F>(mut self, path: &'static str, handler: H) -> Self
     where

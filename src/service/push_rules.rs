@@ -58,7 +58,7 @@ impl PushRules {
 
     /// One rule of the user.
     pub async fn rule(&self, user: &UserId, kind: RuleKind, rule_id: &str) -> Result<AnyPushRule> {
-        self.rules(user).await?.get(kind, rule_id).map(|rule| rule.to_owned()).ok_or_else(no_rule)
+        self.rules(user).await?.get(kind, rule_id).map(ruma::push::AnyPushRuleRef::to_owned).ok_or_else(no_rule)
     }
 
     /// Adds a rule, or puts it in the place of the one with its id.

@@ -34,7 +34,7 @@ pub(super) fn routes(r: Routes) -> Routes {
         .client(whoami)
         .client(change_password)
         .client(deactivate)
-        .plain(tools)
+        .untyped(tools)
 }
 
 async fn register(api: Api, req: Public<register::v3::Request>) -> Result<register::v3::Response> {
