@@ -10,6 +10,7 @@ mod filters;
 mod login;
 mod profile;
 mod push_rules;
+mod shared_secret;
 mod versions;
 mod well_known;
 
@@ -24,5 +25,6 @@ pub fn routes(r: Routes) -> Routes {
     let r = profile::routes(r);
     let r = filters::routes(r);
     let r = account_data::routes(r);
-    push_rules::routes(r)
+    let r = push_rules::routes(r);
+    shared_secret::routes(r)
 }
