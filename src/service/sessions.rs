@@ -1,7 +1,7 @@
 //! Access tokens: made here, known here.
 //!
 //! A token is 256 random bits and is stored as its SHA-256 only. What a token stands for is cached; the cache forgets at
-//! once what ends in this process, and hears by position of what ends in another ([`Sessions::revoked`]).
+//! once what ends in this process, and hears by position of what ends in another ([`Sessions::hear_revocations`]).
 
 use std::{
     collections::HashMap,
@@ -35,6 +35,7 @@ const MAX_NOTED: usize = 100_000;
 /// Notes that wait to be written. What does not fit is noted at the device's next request.
 const MAX_PENDING: usize = 10_000;
 const SEEN_BATCH: usize = 64;
+const REVOCATIONS_BATCH: u32 = 1_000;
 /// Users whose revocations are told apart; beyond it, everything is read again once.
 const MAX_REVOKED: usize = 50_000;
 
@@ -118,6 +119,30 @@ impl Sessions {
         if revoked.users.len() > MAX_REVOKED {
             revoked.users.clear();
             revoked.floor = count;
+        }
+    }
+
+    /// Forgets everything that is cached.
+    pub fn forget_all(&self) {
+        let mut revoked = self.revoked.write().unwrap_or_else(PoisonError::into_inner);
+        revoked.count += 1;
+        revoked.floor = revoked.count;
+        revoked.users.clear();
+    }
+
+    /// Forgets what is cached of sessions that ended after a position, here or in another process. The position up to
+    /// which it has heard.
+    pub async fn hear_revocations(&self, mut after: i64) -> Result<i64> {
+        loop {
+            let ended = self.storage.revocations(after, REVOCATIONS_BATCH).await?;
+            let Some(last) = ended.last() else { return Ok(after) };
+            after = last.pos;
+            let all_there = ended.len() < REVOCATIONS_BATCH as usize;
+            let users: Vec<OwnedUserId> = ended.into_iter().filter_map(|r| r.user_id.try_into().ok()).collect();
+            self.revoked(users.iter().map(|user| &**user));
+            if all_there {
+                return Ok(after);
+            }
         }
     }
 

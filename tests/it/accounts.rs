@@ -1,5 +1,7 @@
 //! Coming, being known, leaving; and what people keep here for themselves.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails may say so in any way")]
+
 use aws_lc_rs::hmac;
 use reqwest::Method;
 use serde_json::{Value, json};

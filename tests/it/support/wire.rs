@@ -8,14 +8,17 @@ use hearth::{
         Api, Routes, Services,
         server::{Limits, Serving, bind},
     },
+    app::{self, Deps},
     config::Config,
-    service::session::{Authenticator, Session},
+    service::{
+        session::{Authenticator, Session},
+        sessions::Sessions,
+    },
     shutdown::Shutdown,
 };
-use hearth_core::{
-    Error, Result,
-    clock::{OsRng, SystemClock},
-};
+use hearth_core::{Error, Result, clock::OsRng};
+use hearth_storage::{Backend, CommitSink, Committed, Options, Storage};
+use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
 /// The token of the only user there is.
@@ -40,6 +43,21 @@ impl Authenticator for OnlyAlice {
 pub struct Wire {
     serving: Serving,
     pub shutdown: Shutdown,
+    _dir: TempDir,
+}
+
+/// For the services, which such a test does not talk to.
+async fn empty_storage() -> (Arc<dyn Storage>, TempDir) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let backend = Backend::Sqlite { path: dir.path().join("test.db"), readers: 1 };
+    let storage = hearth_storage::open(&Options::new(backend), Arc::new(Nobody)).await.expect("a database");
+    (storage, dir)
+}
+
+struct Nobody;
+
+impl CommitSink for Nobody {
+    fn committed(&self, _: Committed) {}
 }
 
 pub fn limits() -> Limits {
@@ -57,19 +75,16 @@ impl Wire {
         config.http.request_body_timeout_s = 1;
         config.http.max_request_size = 100_000;
         let shutdown = Shutdown::default();
-        let api = Api::new(Services {
-            config: Arc::new(config),
-            clock: Arc::new(SystemClock),
-            rng: Arc::new(OsRng),
-            shutdown: shutdown.clone(),
-            sessions: Arc::new(OnlyAlice),
-            ready: Vec::new(),
-        });
+        let deps = Deps::default();
+        let (storage, dir) = empty_storage().await;
+        let nobody = Sessions::new(storage.clone(), deps.clock.clone());
+        let services = app::services(&Arc::new(config), &deps, &shutdown, &storage, &nobody);
+        let api = Api::new(Services { sessions: Arc::new(OnlyAlice), ..services });
         let running = TaskTracker::new();
         let router = routes(Routes::new(api)).into_router(&running);
         let listeners = bind([[127, 0, 0, 1].into()], 0).await.expect("a listener");
         let serving = Serving::start(listeners, router, running, Arc::new(OsRng), limits).expect("listeners at work");
-        Self { serving, shutdown }
+        Self { serving, shutdown, _dir: dir }
     }
 
     pub fn address(&self) -> SocketAddr {
