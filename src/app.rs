@@ -1,11 +1,13 @@
 //! The composition root: everything is made here, in the order storage → bus → notifier → services → workers → router,
 //! and stopped here in the other order.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use hearth_core::clock::{Clock, OsRng, Rng, SystemClock};
 use hearth_storage::{CommitSink, Committed, Storage};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -48,27 +50,49 @@ pub enum StartError {
     Metrics(String),
 }
 
+/// The tasks that work for as long as the server does.
+struct Workers {
+    tasks: TaskTracker,
+    shutdown: Shutdown,
+}
+
+impl Workers {
+    /// `work` returns soon after the shutdown is said. One that ends before that, or panics, takes the server with it:
+    /// a supervisor starts it again, while nobody would notice that a queue has stood still since yesterday.
+    fn start(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            let outcome = AssertUnwindSafe(work).catch_unwind().await;
+            if outcome.is_err() || !shutdown.is_said() {
+                tracing::error!(worker = name, "a worker ended by itself; the server stops");
+                shutdown.say();
+            }
+        });
+    }
+}
+
 /// A server at work.
 pub struct Running {
     shutdown: Shutdown,
+    workers: TaskTracker,
     patience: Duration,
     http: Serving,
     metrics: Option<Serving>,
     storage: Arc<dyn Storage>,
-    workers: TaskTracker,
     first_admin_token: Option<String>,
 }
 
 /// Starts a server. When this returns, it can be reached.
 pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartError> {
     let shutdown = Shutdown::default();
+    let workers = Workers { tasks: TaskTracker::new(), shutdown: shutdown.clone() };
 
     // Before anything holds a metric: one that is made earlier is counted nowhere.
     let metrics = match config.metrics.metrics_port {
         None => None,
         Some(port) => {
             let handle = telemetry::metrics().map_err(StartError::Metrics)?;
-            tokio::spawn(tidy_metrics(handle, shutdown.clone()));
+            workers.start("tidy_metrics", tidy_metrics(handle, shutdown.clone()));
             let listeners = bind([config.metrics.metrics_address], port).await?;
             let running = TaskTracker::new();
             Some(Serving::start(
@@ -87,9 +111,7 @@ pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartErro
     let services = services(&config, &deps, &shutdown, &storage, &sessions);
     let first_admin_token = services.accounts.first_start().await?;
 
-    let workers = TaskTracker::new();
-    workers.spawn(worker::sessions::run(sessions, head, shutdown.clone()));
-    workers.close();
+    workers.start("sessions", worker::sessions::run(sessions, head, shutdown.clone()));
 
     let api = Api::new(services);
     let running = TaskTracker::new();
@@ -97,15 +119,8 @@ pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartErro
     let listeners = bind(config.http.address.iter(), config.http.port).await?;
     let http = Serving::start(listeners, router, running, deps.rng, Limits::from(&config.http))?;
 
-    Ok(Running {
-        shutdown,
-        patience: Duration::from_secs(config.http.stop_timeout_s),
-        http,
-        metrics,
-        storage,
-        workers,
-        first_admin_token,
-    })
+    let patience = Duration::from_secs(config.http.stop_timeout_s);
+    Ok(Running { shutdown, workers: workers.tasks, patience, http, metrics, storage, first_admin_token })
 }
 
 /// All that handlers may call.
@@ -138,6 +153,14 @@ pub fn services(
         push_rules: Arc::new(PushRules::new(storage.clone())),
         ready: Vec::new(),
     }
+}
+
+/// The accounts without a server around them, for an operator at the command line. Another process may be serving them
+/// at the same time.
+pub async fn offline(config: &Arc<Config>, deps: &Deps) -> Result<(Arc<Accounts>, Arc<dyn Storage>), StartError> {
+    let storage = open(&config.database).await?;
+    let sessions = Sessions::new(storage.clone(), deps.clock.clone());
+    Ok((services(config, deps, &Shutdown::default(), &storage, &sessions).accounts, storage))
 }
 
 /// The database that the configuration names.
@@ -204,15 +227,50 @@ impl Running {
     /// Long polls return at once, requests under way are answered; after the time that `stop_timeout_s` gives, what is
     /// left is cut. Says whether everybody was answered.
     pub async fn stop(self) -> bool {
+        let deadline = Instant::now() + self.patience;
         self.shutdown.say();
         let all = self.http.stop(self.patience).await;
-        self.workers.wait().await;
+        // The workers have heard it at the same time.
+        self.workers.close();
+        if timeout_at(deadline, self.workers.wait()).await.is_err() {
+            tracing::warn!(left = self.workers.len(), "some workers did not end in time");
+        }
         if let Err(e) = self.storage.close().await {
             tracing::error!(error = %e, "the database was not closed in order");
         }
         if let Some(metrics) = self.metrics {
-            metrics.stop(Duration::from_secs(1)).await;
+            metrics.stop(Duration::from_millis(100)).await;
         }
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workers() -> Workers {
+        Workers { tasks: TaskTracker::new(), shutdown: Shutdown::default() }
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_ends_takes_the_server_with_it() {
+        let returned = workers();
+        returned.start("returns", async {});
+        returned.shutdown.said().await;
+        let panicked = workers();
+        panicked.start("panics", async { panic!("on purpose") });
+        panicked.shutdown.said().await;
+    }
+
+    #[tokio::test]
+    async fn a_worker_ends_with_the_server() {
+        let good = workers();
+        let shutdown = good.shutdown.clone();
+        good.start("good", async move { shutdown.said().await });
+        assert_eq!(good.tasks.len(), 1);
+        good.shutdown.say();
+        good.tasks.close();
+        good.tasks.wait().await;
     }
 }

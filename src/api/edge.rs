@@ -70,8 +70,7 @@ impl Edge {
         request.extensions_mut().insert(Origin { id: id.clone(), ip });
 
         let mut response = if cors && method == Method::OPTIONS {
-            // <https://spec.matrix.org/v1.18/client-server-api/#web-browser-clients>
-            Response::new(Body::empty())
+            preflight()
         } else {
             match self.router.clone().oneshot(request).await {
                 Ok(response) => response,
@@ -94,7 +93,7 @@ impl Edge {
 
 fn record(method: &Method, route: Arc<str>, status: StatusCode, took: Duration, id: &str, ip: IpAddr) {
     let method = known_method(method);
-    let (code, ms) = (status.as_u16(), took.as_millis());
+    let (code, ms) = (status.as_u16(), took.as_secs_f64() * 1000.0);
     if status.is_server_error() {
         tracing::info!(target: "hearth::access", %id, %ip, method, %route, status = code, ms, "answered");
     } else {
@@ -123,6 +122,14 @@ fn is_matrix(path: &str) -> bool {
     path.starts_with("/_matrix/") || path.starts_with("/.well-known/matrix/")
 }
 
+/// <https://spec.matrix.org/v1.18/client-server-api/#web-browser-clients>
+fn preflight() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    // Else browsers ask again before nearly every request.
+    response.headers_mut().insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    response
+}
+
 fn allow_all_origins(headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(
@@ -131,7 +138,7 @@ fn allow_all_origins(headers: &mut HeaderMap) {
     );
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("X-Requested-With, Content-Type, Authorization, Date"),
+        HeaderValue::from_static("X-Requested-With, Content-Type, Authorization"),
     );
 }
 

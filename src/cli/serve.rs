@@ -2,6 +2,7 @@
 
 use std::{process::ExitCode, sync::Arc};
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
@@ -39,7 +40,24 @@ pub(super) fn run(sources: &Sources) -> ExitCode {
     }
 }
 
+/// Connections and database files count against a limit whose default is meant for programs of another time.
+fn raise_file_limit(config: &Config) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("the limit of open files could not be raised: {e}");
+    }
+    let wanted =
+        u64::from(config.http.max_connections.get()) + u64::from(config.database.database_pool_size.get()) + 100;
+    if let Some(files) = getrlimit(Resource::Nofile).current.filter(|files| *files < wanted) {
+        tracing::warn!(
+            "{files} open files are allowed, `max_connections` may need {wanted}: raise the limit (ulimit -n)"
+        );
+    }
+}
+
 async fn serve(config: Arc<Config>) -> Result<(), String> {
+    raise_file_limit(&config);
     // Before the start, so that a signal during a long one is not lost.
     let mut signals = Signals::new().map_err(|e| format!("cannot listen for signals: {e}"))?;
     let name = config.server.server_name.clone();
@@ -61,10 +79,13 @@ async fn serve(config: Arc<Config>) -> Result<(), String> {
         tracing::info!("metrics are on http://{address}/metrics");
     }
 
-    tokio::select! {
-        signal = signals.next() => tracing::info!("{signal}: stopping; a second signal ends at once"),
-        () = running.wait() => tracing::info!("stopping"),
-    }
+    let asked = tokio::select! {
+        signal = signals.next() => {
+            tracing::info!("{signal}: stopping; a second signal ends at once");
+            true
+        }
+        () = running.wait() => false,
+    };
     tokio::select! {
         all = running.stop() => {
             if all {
@@ -75,7 +96,7 @@ async fn serve(config: Arc<Config>) -> Result<(), String> {
         }
         signal = signals.next() => tracing::warn!("{signal} again: ending at once"),
     }
-    Ok(())
+    if asked { Ok(()) } else { Err("the server stopped by itself".to_owned()) }
 }
 
 /// The signals that ask for an end.

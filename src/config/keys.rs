@@ -92,7 +92,7 @@ pub(super) fn nearest(wrong: &str) -> Option<String> {
     all()
         .into_iter()
         .map(|key| (strsim::damerau_levenshtein(wrong, &key), key))
-        .filter(|(distance, key)| *distance <= 2.max(key.len() / 4))
+        .filter(|(distance, key)| *distance <= 1.max(key.len().min(wrong.len()) / 4))
         .min()
         .map(|(_, key)| key)
 }
@@ -209,7 +209,9 @@ mod tests {
         assert_eq!(nearest("serber_name").as_deref(), Some("server_name"));
         assert_eq!(nearest("allow_registrations").as_deref(), Some("allow_registration"));
         assert_eq!(nearest("well_known.clent").as_deref(), Some("well_known.client"));
+        assert_eq!(nearest("prot").as_deref(), Some("port"));
         assert_eq!(nearest("something_else_entirely"), None);
+        assert_eq!(nearest("foo"), None);
     }
 
     #[test]

@@ -542,6 +542,30 @@ each_backend! {
         server.post(path, &late).await.refused(400, "M_UNKNOWN");
     }
 
+    async fn an_operator_makes_accounts_beside_the_running_server(given: Given) {
+        let server = given.server().await;
+        let create = |name: &'static str| async move {
+            let database = given.config().database;
+            let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_hearth"));
+            command.current_dir(given.dir()).env_clear().args(["admin", "user", "create", name, "--admin"]);
+            command.args(["-O", "server_name=\"test.example\""]);
+            command.args(["-O", &format!("database_path=\"{}\"", database.database_path.display())]);
+            if let Some(url) = &database.database_url {
+                let url = format!("database_url=\"{}\"", url.expose());
+                command.args(["-O", "database_backend=\"postgres\"", "-O", &url]);
+            }
+            command.output().await.unwrap()
+        };
+        let made = create("root").await;
+        let said = String::from_utf8(made.stdout).unwrap();
+        assert!(made.status.success() && said.starts_with("@root:test.example "), "{said}");
+        let password = said.trim().rsplit(' ').next().unwrap();
+        try_login(&server, "root", password, None).await.ok();
+        let again = create("root").await;
+        assert!(!again.status.success());
+        assert!(String::from_utf8_lossy(&again.stderr).contains("taken"));
+    }
+
     async fn without_a_shared_secret_there_is_no_such_registration(given: Given) {
         let server = given.server().await;
         server.get("/_synapse/admin/v1/register").await.refused(404, "M_UNRECOGNIZED");

@@ -36,7 +36,8 @@ pub(crate) use each_backend;
 
 /// A database of the test's own, for as many servers as it likes to start.
 pub struct Given {
-    dir: TempDir,
+    /// Shared with the servers, which may outlive the rest.
+    dir: Arc<TempDir>,
     postgres: Option<Schema>,
 }
 
@@ -49,7 +50,7 @@ struct Schema {
 
 impl Given {
     pub fn sqlite() -> Self {
-        Self { dir: tempfile::tempdir().expect("a directory"), postgres: None }
+        Self { dir: directory(), postgres: None }
     }
 
     #[cfg(not(feature = "postgres"))]
@@ -65,7 +66,7 @@ impl Given {
         let name = format!("it_{}", hearth_core::clock::random_string(&hearth_core::clock::OsRng, 16).to_lowercase());
         let schema = Schema { name, admin };
         schema.run("CREATE SCHEMA").await;
-        Self { dir: tempfile::tempdir().expect("a directory"), postgres: Some(schema) }
+        Self { dir: directory(), postgres: Some(schema) }
     }
 
     /// Does not happen after a failure, so that one can look.
@@ -114,8 +115,12 @@ impl Given {
     pub async fn server_with(&self, change: impl FnOnce(&mut Config)) -> Server {
         let mut config = self.config();
         change(&mut config);
-        Server::start(Arc::new(config)).await
+        Server::start(config, self.dir.clone()).await
     }
+}
+
+fn directory() -> Arc<TempDir> {
+    Arc::new(tempfile::tempdir().expect("a directory"))
 }
 
 impl Schema {

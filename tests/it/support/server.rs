@@ -7,6 +7,7 @@ use hearth::{
     config::Config,
 };
 use hearth_core::clock::{SeededRng, TestClock};
+use tempfile::TempDir;
 
 use super::Http;
 
@@ -15,14 +16,15 @@ pub struct Server {
     http: Http,
     pub clock: Arc<TestClock>,
     running: Running,
+    _dir: Arc<TempDir>,
 }
 
 impl Server {
-    pub async fn start(config: Arc<Config>) -> Self {
+    pub async fn start(config: Config, dir: Arc<TempDir>) -> Self {
         let clock = TestClock::at(1_700_000_000_000);
         let deps = Deps { clock: clock.clone(), rng: Arc::new(SeededRng::new(rand::random())) };
-        let running = app::start(config, deps).await.expect("a server");
-        Self { http: Http::to(running.addresses()[0]), clock, running }
+        let running = app::start(Arc::new(config), deps).await.expect("a server");
+        Self { http: Http::to(running.addresses()[0]), clock, running, _dir: dir }
     }
 
     /// A client for the metrics.
