@@ -217,3 +217,34 @@ impl Authenticator for Sessions {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hearth_core::clock::SeededRng;
+    use ruma::user_id;
+
+    use super::*;
+
+    #[test]
+    fn tokens_are_long_and_differ() {
+        let rng = SeededRng::new(1);
+        let ((one, hash_one), (two, hash_two)) = (new_token(&rng), new_token(&rng));
+        assert_eq!(one.len(), "hrt_".len() + 43);
+        assert!(one != two && hash_one != hash_two);
+        assert_eq!(hash_one, hash(&one));
+    }
+
+    #[test]
+    fn what_was_read_before_a_revocation_does_not_count_after_it() {
+        let (alice, bob) = (user_id!("@alice:x"), user_id!("@bob:x"));
+        let mut revoked = Revoked::default();
+        let before = revoked.count;
+        revoked.count = 1;
+        revoked.users.insert(alice.to_owned(), 1);
+        assert!(revoked.hit(alice, before), "even if it is cached only now");
+        assert!(!revoked.hit(alice, revoked.count));
+        assert!(!revoked.hit(bob, before));
+        revoked.floor = 2;
+        assert!(revoked.hit(bob, 1) && !revoked.hit(bob, 2));
+    }
+}
