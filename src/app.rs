@@ -74,19 +74,19 @@ pub struct Running {
     metrics: Option<Serving>,
     supervisor: Supervisor,
     storage: Arc<dyn Storage>,
-    first_token: Option<String>,
+    first_admin_token: Option<String>,
 }
 
 /// The database, and who is told of its commits.
-pub struct Opened {
-    pub storage: Arc<dyn Storage>,
-    pub notifier: Arc<Notifier>,
-    pub bus: Arc<dyn Bus>,
-    pub known: Arc<Known>,
+struct Opened {
+    storage: Arc<dyn Storage>,
+    notifier: Arc<Notifier>,
+    bus: Arc<dyn Bus>,
+    known: Arc<Known>,
 }
 
 /// Opens the database that the configuration names, and makes sure that it is this server's.
-pub async fn open(config: &Config, bus: Arc<dyn Bus>) -> Result<Opened, StartError> {
+async fn open(config: &Config, bus: Arc<dyn Bus>) -> Result<Opened, StartError> {
     let database = &config.database;
     let backend = match database.database_backend {
         config::Backend::Sqlite => {
@@ -137,8 +137,7 @@ async fn signer(config: &Config, storage: &dyn Storage, deps: &Deps) -> Result<S
     Ok(Signer::new(config.server.server_name.clone(), key_id, seed)?)
 }
 
-/// The service of accounts alone, as the command line uses it.
-pub fn accounts(config: &Config, storage: &Arc<dyn Storage>, deps: &Deps) -> (Arc<Sessions>, Accounts) {
+fn accounts(config: &Config, storage: &Arc<dyn Storage>, deps: &Deps) -> (Arc<Sessions>, Accounts) {
     let sessions = Sessions::new(Arc::clone(storage), Arc::clone(&deps.clock));
     let accounts = Accounts::new(
         config.server.server_name.clone(),
@@ -151,12 +150,20 @@ pub fn accounts(config: &Config, storage: &Arc<dyn Storage>, deps: &Deps) -> (Ar
     (sessions, accounts)
 }
 
+/// The accounts without a server around them, for an operator at the command line. Another process may be serving them
+/// at the same time.
+pub async fn offline(config: &Config, deps: &Deps) -> Result<(Accounts, Arc<dyn Storage>), StartError> {
+    let opened = open(config, Arc::new(LocalBus::default())).await?;
+    let (_, accounts) = accounts(config, &opened.storage, deps);
+    Ok((accounts, opened.storage))
+}
+
 /// The server without its sockets: storage → bus → notifier → services → workers.
 pub struct House {
     pub services: Services,
     supervisor: Supervisor,
     storage: Arc<dyn Storage>,
-    first_token: Option<String>,
+    first_admin_token: Option<String>,
 }
 
 /// Builds the house, and lets the workers begin.
@@ -197,7 +204,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
         max: Duration::from_millis(config.sync.client_sync_timeout_max),
     };
     let syncs = Syncs::new(sources, u64::from_le_bytes(epoch), timeouts);
-    let first_token = accounts.first_start().await?;
+    let first_admin_token = accounts.first_start().await?;
 
     let workers = Workers {
         storage: Arc::clone(&storage),
@@ -234,7 +241,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
             Arc::new(WorkersAlive { pulse, clock: Arc::clone(clock) }),
         ],
     };
-    Ok(House { services, supervisor, storage, first_token })
+    Ok(House { services, supervisor, storage, first_admin_token })
 }
 
 /// Starts a server. When this returns, it can be reached.
@@ -244,7 +251,7 @@ pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartErro
         None => None,
         Some(port) => Some((port, telemetry::metrics().map_err(StartError::Metrics)?)),
     };
-    let House { services, supervisor, storage, first_token } = build(Arc::clone(&config), &deps).await?;
+    let House { services, supervisor, storage, first_admin_token } = build(Arc::clone(&config), &deps).await?;
     let shutdown = services.shutdown.clone();
 
     let metrics = match collected {
@@ -262,7 +269,7 @@ pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartErro
     let http = Serving::start(listeners, router, running, deps.rng, Limits::from(&config.http))?;
 
     let patience = Duration::from_secs(config.http.stop_timeout_s);
-    Ok(Running { shutdown, supervisor, patience, http, metrics, storage, first_token })
+    Ok(Running { shutdown, supervisor, patience, http, metrics, storage, first_admin_token })
 }
 
 /// Samples pile up between two readings unless somebody sorts them in; nobody may be reading.
@@ -319,8 +326,8 @@ impl Running {
     }
 
     /// At the first start: the token with which an administrator registers.
-    pub fn first_token(&self) -> Option<&str> {
-        self.first_token.as_deref()
+    pub fn first_admin_token(&self) -> Option<&str> {
+        self.first_admin_token.as_deref()
     }
 
     /// Resolves when something within says that the server has to stop.

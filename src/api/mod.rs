@@ -4,6 +4,7 @@ pub mod client;
 mod edge;
 mod extract;
 pub mod health;
+mod json;
 mod respond;
 mod router;
 pub mod server;
@@ -27,6 +28,7 @@ use crate::{
 };
 
 pub use extract::{Client, Optional, Public};
+pub use json::Json;
 pub use router::Routes;
 
 /// What handlers may call. Cheap to clone. A new service is a field of [`Services`], filled in `app`.

@@ -2,7 +2,7 @@
 //!
 //! A handler is an async function of [`Api`] and one of [`Client`], [`Public`], [`Optional`]:
 //!
-//! ```ignore
+//! ```text
 //! pub fn routes(r: Routes) -> Routes {
 //!     r.client(create).client(send_to_device).with_limit(4 << 20)
 //! }
@@ -147,12 +147,6 @@ impl Routes {
     /// The last endpoint waits for news although its method is not GET: when its client goes away, it ends.
     pub fn waits(self) -> Self {
         self.last(|route| route.waits = true)
-    }
-
-    /// Endpoints that ruma has no types for.
-    pub fn untyped(mut self, router: Router) -> Self {
-        self.plain = self.plain.merge(router);
-        self
     }
 
     /// A page that is no Matrix endpoint, for GET.

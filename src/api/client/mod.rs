@@ -15,6 +15,7 @@ mod messages;
 mod profile;
 mod push_rules;
 mod rooms;
+mod shared_secret;
 mod sync;
 mod versions;
 mod well_known;
@@ -33,7 +34,8 @@ pub fn routes(r: Routes) -> Routes {
     let r = push_rules::routes(r);
     let r = rooms::routes(r);
     let r = messages::routes(r);
-    sync::routes(r)
+    let r = sync::routes(r);
+    shared_secret::routes(r)
 }
 
 /// Who reads, by their session.

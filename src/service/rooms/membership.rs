@@ -169,6 +169,22 @@ impl Rooms {
         serde_json::value::to_raw_value(&content).map_err(Error::internal)
     }
 
+    /// Takes the user out of all rooms, and refuses their invites.
+    pub async fn leave_all(&self, user: &UserId) -> Result<()> {
+        for membership in ["join", "invite", "knock"] {
+            for room_id in self.storage.rooms_of(user.as_str(), membership).await? {
+                let room_id = OwnedRoomId::try_from(room_id).map_err(Error::internal)?;
+                let target = Target { user: user.to_owned(), membership: "leave", reason: None, extra: Map::new() };
+                match self.set_membership(&room_id, user, target).await {
+                    // Out already: that is what was wanted.
+                    Ok(_) | Err(Error::Matrix { kind: Kind::Forbidden, .. }) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Tells the user's rooms of a changed profile, by a new member event in each.
     pub async fn profile_changed(&self, user: &UserId) -> Result<()> {
         for room_id in self.storage.rooms_of(user.as_str(), "join").await? {
