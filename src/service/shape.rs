@@ -46,6 +46,8 @@ pub struct Beside<'a> {
     pub because: Option<&'a StoredEvent>,
     /// The state event that it replaced.
     pub replaced: Option<&'a StoredEvent>,
+    /// What the reader's membership was then.
+    pub membership: Option<&'a str>,
     /// Leave out the room id: the place says it.
     pub in_sync: bool,
 }
@@ -109,6 +111,7 @@ impl Shapes {
         {
             unsigned.transaction_id.clone_from(&stored.txn_id);
         }
+        unsigned.membership = beside.membership.map(str::to_owned);
         if let Some(because) = beside.because {
             let redaction = self.shape(room, because)?;
             unsigned.redacted_because = Some(redaction.event.with_unsigned(&Unsigned::default())?);

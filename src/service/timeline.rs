@@ -8,7 +8,7 @@ use hearth_core::{
     limits::MAX_PAGE,
     token::{TimelineToken, Token},
 };
-use hearth_storage::{Direction, Membership, RoomRow, RoomView, StateOf, Storage, StoredEvent};
+use hearth_storage::{Direction, Membership, RoomRow, RoomView, StateOf, Storage, StoredEvent, membership_at};
 use ruma::{EventId, RoomId, api::client::filter::RoomEventFilter, serde::Raw};
 
 use super::shape::{Beside, Reader, Room, Shapes, passes, redaction_of};
@@ -147,7 +147,11 @@ impl Timelines {
                 };
                 looked_at += 1;
                 if page.log.sees(event, reader.user.as_str()) && passes(&wish.filter, room_id, event)? {
-                    let beside = Beside { because: redaction_of(event, &page.because), ..Beside::default() };
+                    let beside = Beside {
+                        because: redaction_of(event, &page.because),
+                        membership: Some(membership_at(&page.log.membership, event)),
+                        ..Beside::default()
+                    };
                     chunk.push(self.shapes.event(&room, event, reader, beside)?);
                 }
             }
@@ -174,7 +178,11 @@ impl Timelines {
         if event.status != hearth_storage::Status::Accepted || !found.log.sees(event, reader.user.as_str()) {
             return Err(unknown());
         }
-        let beside = Beside { because: redaction_of(event, &found.because), ..Beside::default() };
+        let beside = Beside {
+            because: redaction_of(event, &found.because),
+            membership: Some(membership_at(&found.log.membership, event)),
+            ..Beside::default()
+        };
         self.shapes.event(&Room::new(&row)?, event, reader, beside)
     }
 

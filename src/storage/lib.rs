@@ -42,7 +42,7 @@ pub use rooms::{
 };
 pub use stream::{SigningKey, Stream};
 pub use sync_page::{RoomSync, StrippedRoom, SyncPage, SyncQuery};
-pub use timeline::{Direction, Membership, Page, RoomView, StateOf, VisibilityLog, is_world_readable};
+pub use timeline::{Direction, Membership, Page, RoomView, StateOf, VisibilityLog, is_world_readable, membership_at};
 use tx::Engine;
 pub use tx::{Answer, CommitSink, Committed, Wake};
 

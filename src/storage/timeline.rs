@@ -314,6 +314,11 @@ pub(crate) async fn visibility_logs<R: Reads>(
     Ok(logs)
 }
 
+/// What the user's membership was after the event.
+pub fn membership_at<'a>(log: &'a [(i64, String)], event: &StoredEvent) -> &'a str {
+    last_before(log, event.pos.unwrap_or(event.topo)).map_or("leave", String::as_str)
+}
+
 impl VisibilityLog {
     /// Whether the user may see the event.
     pub fn sees(&self, event: &StoredEvent, user_id: &str) -> bool {

@@ -31,7 +31,11 @@ pub(super) fn routes(r: Routes) -> Routes {
 
 async fn send(api: Api, req: Client<send_message_event::v3::Request>) -> Result<send_message_event::v3::Response> {
     let body = req.body;
-    let txn = Txn { device_id: req.auth.device_id.to_string(), txn_id: body.txn_id.to_string(), scope: "send" };
+    let txn = Txn {
+        device_id: req.auth.device_id.to_string(),
+        txn_id: body.txn_id.to_string(),
+        scope: format!("send {}", body.room_id),
+    };
     let message = Message {
         room_id: body.room_id,
         sender: req.auth.user_id,
@@ -43,7 +47,11 @@ async fn send(api: Api, req: Client<send_message_event::v3::Request>) -> Result<
 
 async fn redact(api: Api, req: Client<redact_event::v3::Request>) -> Result<redact_event::v3::Response> {
     let body = req.body;
-    let txn = Txn { device_id: req.auth.device_id.to_string(), txn_id: body.txn_id.to_string(), scope: "redact" };
+    let txn = Txn {
+        device_id: req.auth.device_id.to_string(),
+        txn_id: body.txn_id.to_string(),
+        scope: format!("redact {}", body.room_id),
+    };
     let content = match &body.reason {
         Some(reason) => json!({ "reason": reason }),
         None => json!({}),
