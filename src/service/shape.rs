@@ -96,6 +96,11 @@ impl Shapes {
         Ok(shape)
     }
 
+    /// Who sent the event.
+    pub fn sender(&self, room: &Room, stored: &StoredEvent) -> Result<ruma::OwnedUserId> {
+        Ok(self.shape(room, stored)?.sender.clone())
+    }
+
     /// The event for one reader.
     pub fn event<T>(
         &self,

@@ -16,7 +16,7 @@ use ruma::{
 };
 use serde_json::{json, value::to_raw_value};
 
-use super::{optional_token, reader};
+use super::{lenient::Messages, optional_token, reader};
 use crate::{
     api::{Api, Client, Routes},
     service::{
@@ -93,8 +93,8 @@ async fn event(api: Api, req: Client<get_room_event::v3::Request>) -> Result<get
     Ok(get_room_event::v3::Response::new(event))
 }
 
-async fn messages(api: Api, req: Client<get_message_events::v3::Request>) -> Result<get_message_events::v3::Response> {
-    let body = req.body;
+async fn messages(api: Api, req: Client<Messages>) -> Result<get_message_events::v3::Response> {
+    let Messages(body) = req.body;
     let wish = PageWish {
         from: optional_token(body.from.as_deref())?,
         to: optional_token(body.to.as_deref())?,
@@ -110,5 +110,6 @@ async fn messages(api: Api, req: Client<get_message_events::v3::Request>) -> Res
     response.start = body.from.unwrap_or_else(|| page.start.to_string());
     response.end = page.end.map(|t| t.to_string());
     response.chunk = page.chunk;
+    response.state = page.state;
     Ok(response)
 }

@@ -522,6 +522,7 @@ impl Chain {
             transaction,
             redactions: self.redactions,
             alias: None,
+            publish: false,
             now_ms,
         };
         Decided {
