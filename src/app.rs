@@ -1,12 +1,16 @@
 //! The composition root: everything is made here, in the order storage → bus → notifier → services → workers → router,
 //! and stopped here in the other order.
 
-use std::{io, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{fs, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use futures_util::FutureExt as _;
-use hearth_core::clock::{Clock, OsRng, Rng, SystemClock};
+use futures_util::future::BoxFuture;
+use hearth_core::{
+    clock::{Clock, OsRng, Rng, SystemClock, random_string},
+    keys::Signer,
+};
+use hearth_storage::{Backend, Options, SigningKey, Storage};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -14,10 +18,17 @@ use crate::{
         Api, Routes, Services, client, health, metrics_router,
         server::{Limits, Serving, bind},
     },
-    config::Config,
-    service::session::NoSessions,
+    bus::{Bus, LocalBus},
+    config::{self, Config},
+    notify::{self, Known, Notifier},
+    service::{
+        account_data::AccountData, accounts::Accounts, filters::Filters, profiles::Profiles, push_rules::PushRules,
+        receipts::Receipts, rooms::Rooms, sessions::Sessions, shape::Shapes, timeline::Timelines, typing::Typing,
+    },
     shutdown::Shutdown,
+    sync::{Sources, Syncs, Timeouts},
     telemetry,
+    worker::{self, Pulse, Supervisor, Workers},
 };
 
 /// Where time and chance come from.
@@ -36,80 +47,229 @@ impl Default for Deps {
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("cannot listen on {0}")]
+    #[error("cannot listen: {0}")]
     Listen(#[from] io::Error),
     #[error("cannot collect metrics: {0}")]
     Metrics(String),
-}
-
-/// The tasks that work for as long as the server does.
-struct Workers {
-    tasks: TaskTracker,
-    shutdown: Shutdown,
-}
-
-impl Workers {
-    /// `work` returns soon after the shutdown is said. One that ends before that, or panics, takes the server with it:
-    /// a supervisor starts it again, while nobody would notice that a queue has stood still since yesterday.
-    fn start(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        let shutdown = self.shutdown.clone();
-        self.tasks.spawn(async move {
-            let outcome = AssertUnwindSafe(work).catch_unwind().await;
-            if outcome.is_err() || !shutdown.is_said() {
-                tracing::error!(worker = name, "a worker ended by itself; the server stops");
-                shutdown.say();
-            }
-        });
-    }
+    #[error("cannot open the database: {0}")]
+    Storage(#[from] hearth_storage::Error),
+    #[error("cannot make the folder {folder}: {why}")]
+    Folder { folder: String, why: io::Error },
+    #[error("`database_url` is missing")]
+    NoUrl,
+    #[error(
+        "this database is that of {stored}, but `server_name` is {configured}; a server name can't be changed once \
+         there is a database"
+    )]
+    OtherName { stored: String, configured: String },
+    #[error("{0}")]
+    Failed(#[from] hearth_core::Error),
 }
 
 /// A server at work.
 pub struct Running {
     shutdown: Shutdown,
-    workers: TaskTracker,
     patience: Duration,
     http: Serving,
     metrics: Option<Serving>,
+    supervisor: Supervisor,
+    storage: Arc<dyn Storage>,
+    first_admin_token: Option<String>,
+}
+
+/// The database, and who is told of its commits.
+struct Opened {
+    storage: Arc<dyn Storage>,
+    notifier: Arc<Notifier>,
+    bus: Arc<dyn Bus>,
+    known: Arc<Known>,
+}
+
+/// Opens the database that the configuration names, and makes sure that it is this server's.
+async fn open(config: &Config, bus: Arc<dyn Bus>) -> Result<Opened, StartError> {
+    let database = &config.database;
+    let backend = match database.database_backend {
+        config::Backend::Sqlite => {
+            let folder = &database.database_path;
+            fs::create_dir_all(folder)
+                .map_err(|why| StartError::Folder { folder: folder.display().to_string(), why })?;
+            let readers = std::thread::available_parallelism().map_or(4, |n| n.get().clamp(2, 16));
+            Backend::Sqlite { path: folder.join("hearth.db"), readers }
+        }
+        #[cfg(feature = "postgres")]
+        config::Backend::Postgres => {
+            let url = database.database_url.as_ref().ok_or(StartError::NoUrl)?.expose().to_owned();
+            let pool = usize::try_from(database.database_pool_size.get()).unwrap_or(16);
+            Backend::Postgres { url, pool }
+        }
+        #[cfg(not(feature = "postgres"))]
+        config::Backend::Postgres => {
+            return Err(hearth_core::Error::internal("this binary was built without Postgres").into());
+        }
+    };
+    let (sink, commits, known) = notify::Sink::new();
+    let storage = hearth_storage::open(&Options::new(backend), sink).await?;
+    let notifier = Notifier::new();
+    tokio::spawn(notify::dispatch(commits, Arc::clone(&notifier), Arc::clone(&bus)));
+    known.raise_to(storage.head().await?);
+
+    let name = config.server.server_name.as_str();
+    let stored = storage.server_fact_or_set("server_name", name).await?;
+    if stored != name {
+        return Err(StartError::OtherName { stored, configured: name.to_owned() });
+    }
+    Ok(Opened { storage, notifier, bus, known })
+}
+
+/// The key that the deployment signs with, made at the first start.
+async fn signer(config: &Config, storage: &dyn Storage, deps: &Deps) -> Result<Signer, StartError> {
+    let mut seed = [0; 32];
+    deps.rng.fill(&mut seed);
+    let new = SigningKey {
+        key_id: format!("ed25519:a_{}", random_string(&*deps.rng, 6)),
+        seed: seed.to_vec(),
+        created_ms: deps.clock.now_ms(),
+        expired_ms: None,
+    };
+    let key = storage.signing_key_or_set(new).await?;
+    let seed = key.seed.as_slice().try_into().map_err(hearth_core::Error::internal)?;
+    let key_id = key.key_id.strip_prefix("ed25519:").unwrap_or(&key.key_id);
+    Ok(Signer::new(config.server.server_name.clone(), key_id, seed)?)
+}
+
+fn accounts(config: &Config, storage: &Arc<dyn Storage>, deps: &Deps) -> (Arc<Sessions>, Accounts) {
+    let sessions = Sessions::new(Arc::clone(storage), Arc::clone(&deps.clock));
+    let accounts = Accounts::new(
+        config.server.server_name.clone(),
+        Arc::clone(storage),
+        Arc::clone(&deps.clock),
+        Arc::clone(&deps.rng),
+        Arc::clone(&sessions),
+        config.registration.clone(),
+    );
+    (sessions, accounts)
+}
+
+/// The accounts without a server around them, for an operator at the command line. Another process may be serving them
+/// at the same time.
+pub async fn offline(config: &Config, deps: &Deps) -> Result<(Accounts, Arc<dyn Storage>), StartError> {
+    let opened = open(config, Arc::new(LocalBus::default())).await?;
+    let (_, accounts) = accounts(config, &opened.storage, deps);
+    Ok((accounts, opened.storage))
+}
+
+/// The server without its sockets: storage → bus → notifier → services → workers.
+pub struct House {
+    pub services: Services,
+    supervisor: Supervisor,
+    storage: Arc<dyn Storage>,
+    first_admin_token: Option<String>,
+}
+
+/// Builds the house, and lets the workers begin.
+pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError> {
+    let shutdown = Shutdown::default();
+    let supervisor = Supervisor::new(shutdown.clone());
+    let Opened { storage, notifier, bus, known } = open(&config, Arc::new(LocalBus::default())).await?;
+    let signer = Arc::new(signer(&config, &*storage, deps).await?);
+
+    let (clock, rng) = (&deps.clock, &deps.rng);
+    let name = &config.server.server_name;
+    let (sessions, accounts) = accounts(&config, &storage, deps);
+    let profiles = Profiles::new(name.clone(), Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng));
+    let push_rules = Arc::new(PushRules::new(Arc::clone(&storage)));
+    let shapes = Shapes::new(Arc::clone(clock));
+    let timelines = Timelines::new(Arc::clone(&storage), Arc::clone(&shapes));
+    let typing = Typing::new(Arc::clone(clock), Arc::clone(&notifier));
+    let rooms = Rooms::new(
+        Arc::clone(&storage),
+        Arc::clone(clock),
+        Arc::clone(rng),
+        signer,
+        config.rooms.default_room_version.clone(),
+    );
+    let mut epoch = [0; 8];
+    rng.fill(&mut epoch);
+    let sources = Sources {
+        storage: Arc::clone(&storage),
+        notifier: Arc::clone(&notifier),
+        typing: Arc::clone(&typing),
+        shapes,
+        push_rules: Arc::clone(&push_rules),
+        shutdown: shutdown.clone(),
+    };
+    let timeouts = Timeouts {
+        min: Duration::from_millis(config.sync.client_sync_timeout_min),
+        default: Duration::from_millis(config.sync.client_sync_timeout_default),
+        max: Duration::from_millis(config.sync.client_sync_timeout_max),
+    };
+    let syncs = Syncs::new(sources, u64::from_le_bytes(epoch), timeouts);
+    let first_admin_token = accounts.first_start().await?;
+
+    let workers = Workers {
+        storage: Arc::clone(&storage),
+        clock: Arc::clone(clock),
+        rng: Arc::clone(rng),
+        notifier,
+        bus,
+        known,
+        rooms: Arc::clone(&rooms),
+        sessions: Arc::clone(&sessions),
+        shutdown: shutdown.clone(),
+        transaction_retention_s: config.rooms.transaction_id_retention_s,
+    };
+    let pulse = worker::start(workers, &supervisor);
+
+    let services = Services {
+        config,
+        clock: Arc::clone(clock),
+        rng: Arc::clone(rng),
+        shutdown: shutdown.clone(),
+        sessions,
+        accounts: Arc::new(accounts),
+        profiles: Arc::new(profiles),
+        account_data: Arc::new(AccountData::new(Arc::clone(&storage))),
+        filters: Arc::new(Filters::new(Arc::clone(&storage))),
+        push_rules,
+        receipts: Receipts::new(Arc::clone(&storage), Arc::clone(&timelines), Arc::clone(clock)),
+        rooms,
+        timelines,
+        typing,
+        syncs,
+        ready: vec![
+            Arc::new(Database(Arc::clone(&storage))),
+            Arc::new(WorkersAlive { pulse, clock: Arc::clone(clock) }),
+        ],
+    };
+    Ok(House { services, supervisor, storage, first_admin_token })
 }
 
 /// Starts a server. When this returns, it can be reached.
 pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartError> {
-    let shutdown = Shutdown::default();
-    let workers = Workers { tasks: TaskTracker::new(), shutdown: shutdown.clone() };
-
     // Before anything holds a metric: one that is made earlier is counted nowhere.
-    let metrics = match config.metrics.metrics_port {
+    let collected = match config.metrics.metrics_port {
         None => None,
-        Some(port) => {
-            let handle = telemetry::metrics().map_err(StartError::Metrics)?;
-            workers.start("tidy_metrics", tidy_metrics(handle, shutdown.clone()));
+        Some(port) => Some((port, telemetry::metrics().map_err(StartError::Metrics)?)),
+    };
+    let House { services, supervisor, storage, first_admin_token } = build(Arc::clone(&config), &deps).await?;
+    let shutdown = services.shutdown.clone();
+
+    let metrics = match collected {
+        None => None,
+        Some((port, handle)) => {
+            supervisor.start("tidy_metrics", tidy_metrics(handle, shutdown.clone()));
             let listeners = bind([config.metrics.metrics_address], port).await?;
-            let running = TaskTracker::new();
-            Some(Serving::start(
-                listeners,
-                metrics_router(handle),
-                running,
-                deps.rng.clone(),
-                Limits::from(&config.http),
-            )?)
+            let limits = Limits::from(&config.http);
+            Some(Serving::start(listeners, metrics_router(handle), TaskTracker::new(), deps.rng.clone(), limits)?)
         }
     };
-
-    let api = Api::new(Services {
-        config: config.clone(),
-        clock: deps.clock,
-        rng: deps.rng.clone(),
-        shutdown: shutdown.clone(),
-        sessions: Arc::new(NoSessions),
-        ready: Vec::new(),
-    });
     let running = TaskTracker::new();
-    let router = client::routes(health::routes(Routes::new(api))).into_router(&running);
+    let router = client::routes(health::routes(Routes::new(Api::new(services)))).into_router(&running);
     let listeners = bind(config.http.address.iter(), config.http.port).await?;
     let http = Serving::start(listeners, router, running, deps.rng, Limits::from(&config.http))?;
 
     let patience = Duration::from_secs(config.http.stop_timeout_s);
-    Ok(Running { shutdown, workers: workers.tasks, patience, http, metrics })
+    Ok(Running { shutdown, supervisor, patience, http, metrics, storage, first_admin_token })
 }
 
 /// Samples pile up between two readings unless somebody sorts them in; nobody may be reading.
@@ -120,6 +280,37 @@ async fn tidy_metrics(handle: &'static PrometheusHandle, shutdown: Shutdown) {
             _ = every.tick() => handle.run_upkeep(),
             () = shutdown.said() => return,
         }
+    }
+}
+
+/// Ready when the database answers. Its migrations ran before anything was served.
+struct Database(Arc<dyn Storage>);
+
+impl health::Ready for Database {
+    fn name(&self) -> &'static str {
+        "database"
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { self.0.ping().await.map_err(|_| "not available".to_owned()) })
+    }
+}
+
+/// Ready while the head of the stream is being followed.
+struct WorkersAlive {
+    pulse: Arc<Pulse>,
+    clock: Arc<dyn Clock>,
+}
+
+impl health::Ready for WorkersAlive {
+    fn name(&self) -> &'static str {
+        "workers"
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), String>> {
+        let behind = self.clock.now_ms().saturating_sub(self.pulse.last_ms());
+        let fresh = behind < 10_000;
+        Box::pin(async move { if fresh { Ok(()) } else { Err("the stream is not being followed".to_owned()) } })
     }
 }
 
@@ -134,6 +325,11 @@ impl Running {
         self.metrics.as_ref().map_or(&[], |m| m.addresses())
     }
 
+    /// At the first start: the token with which an administrator registers.
+    pub fn first_admin_token(&self) -> Option<&str> {
+        self.first_admin_token.as_deref()
+    }
+
     /// Resolves when something within says that the server has to stop.
     pub async fn wait(&self) {
         self.shutdown.said().await;
@@ -146,43 +342,13 @@ impl Running {
         self.shutdown.say();
         let all = self.http.stop(self.patience).await;
         // The workers have heard it at the same time.
-        self.workers.close();
-        if timeout_at(deadline, self.workers.wait()).await.is_err() {
-            tracing::warn!(left = self.workers.len(), "some workers did not end in time");
+        self.supervisor.ended(deadline).await;
+        if let Err(e) = self.storage.close().await {
+            tracing::warn!(error = %e, "the database was not closed in order");
         }
         if let Some(metrics) = self.metrics {
             metrics.stop(Duration::from_millis(100)).await;
         }
         all
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn workers() -> Workers {
-        Workers { tasks: TaskTracker::new(), shutdown: Shutdown::default() }
-    }
-
-    #[tokio::test]
-    async fn a_worker_that_ends_takes_the_server_with_it() {
-        let returned = workers();
-        returned.start("returns", async {});
-        returned.shutdown.said().await;
-        let panicked = workers();
-        panicked.start("panics", async { panic!("on purpose") });
-        panicked.shutdown.said().await;
-    }
-
-    #[tokio::test]
-    async fn a_worker_ends_with_the_server() {
-        let good = workers();
-        let shutdown = good.shutdown.clone();
-        good.start("good", async move { shutdown.said().await });
-        assert_eq!(good.tasks.len(), 1);
-        good.shutdown.say();
-        good.tasks.close();
-        good.tasks.wait().await;
     }
 }

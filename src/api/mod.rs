@@ -20,9 +20,10 @@ use crate::{
     config::Config,
     service::{
         account_data::AccountData, accounts::Accounts, filters::Filters, profiles::Profiles, push_rules::PushRules,
-        session::Authenticator,
+        receipts::Receipts, rooms::Rooms, session::Authenticator, timeline::Timelines, typing::Typing,
     },
     shutdown::Shutdown,
+    sync::Syncs,
     telemetry,
 };
 
@@ -45,6 +46,11 @@ pub struct Services {
     pub account_data: Arc<AccountData>,
     pub filters: Arc<Filters>,
     pub push_rules: Arc<PushRules>,
+    pub rooms: Arc<Rooms>,
+    pub timelines: Arc<Timelines>,
+    pub receipts: Arc<Receipts>,
+    pub typing: Arc<Typing>,
+    pub syncs: Arc<Syncs>,
     /// What has to be in order before this process should be sent requests.
     pub ready: Vec<Arc<dyn health::Ready>>,
 }

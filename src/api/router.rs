@@ -2,7 +2,7 @@
 //!
 //! A handler is an async function of [`Api`] and one of [`Client`], [`Public`], [`Optional`]:
 //!
-//! ```ignore
+//! ```text
 //! pub fn routes(r: Routes) -> Routes {
 //!     r.client(create).client(send_to_device).with_limit(4 << 20)
 //! }

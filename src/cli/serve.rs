@@ -69,6 +69,9 @@ async fn serve(config: Arc<Config>) -> Result<(), String> {
             return Ok(());
         }
     };
+    if let Some(token) = running.first_admin_token() {
+        println!("There is no user yet. Whoever registers with the token {token} becomes an administrator.");
+    }
     for address in running.addresses() {
         tracing::info!("{name} is served on http://{address}");
     }

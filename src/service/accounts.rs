@@ -381,7 +381,7 @@ impl Accounts {
 
     /// Ends the session that asks for it.
     pub async fn logout(&self, session: &Session) -> Result<()> {
-        self.end_devices(session, &[session.device_id.clone()]).await
+        self.end_devices(session, std::slice::from_ref(&session.device_id)).await
     }
 
     /// Ends all sessions of the user.

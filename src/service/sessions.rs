@@ -121,6 +121,14 @@ impl Sessions {
         }
     }
 
+    /// Forgets everything that is cached: too many sessions ended to say whose.
+    pub fn forget_all(&self) {
+        let mut revoked = self.revoked.write().unwrap_or_else(PoisonError::into_inner);
+        revoked.count += 1;
+        revoked.floor = revoked.count;
+        revoked.users.clear();
+    }
+
     /// Writes down which devices were here since the last time. To be called every few seconds.
     pub async fn flush_seen(&self) -> Result<()> {
         let mut pending = {

@@ -1,3 +1,130 @@
-//! What happens behind the requests: queues are drained, old things go.
+//! What happens behind the requests: queues are drained, other processes are followed, old things go.
 
 pub mod cleanup;
+mod drain;
+mod follow;
+mod supervisor;
+
+pub use supervisor::Supervisor;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use hearth_core::{
+    Error, Result,
+    clock::{Clock, Rng, random_string},
+};
+use hearth_storage::{Storage, accounts::DEACTIVATED, profiles::PROFILE, sessions::DEVICE_CLEANUP};
+use ruma::OwnedUserId;
+
+use crate::{
+    bus::Bus,
+    notify::{Known, Notifier},
+    service::{rooms::Rooms, sessions::Sessions},
+    shutdown::Shutdown,
+};
+
+/// How often "last seen" is written down.
+const FLUSH_SEEN: Duration = Duration::from_secs(10);
+/// How often old rows are looked for.
+const PURGE: Duration = Duration::from_secs(600);
+
+/// What the workers work with.
+pub struct Workers {
+    pub storage: Arc<dyn Storage>,
+    pub clock: Arc<dyn Clock>,
+    pub rng: Arc<dyn Rng>,
+    pub notifier: Arc<Notifier>,
+    pub bus: Arc<dyn Bus>,
+    pub known: Arc<Known>,
+    pub rooms: Arc<Rooms>,
+    pub sessions: Arc<Sessions>,
+    pub shutdown: Shutdown,
+    pub transaction_retention_s: u64,
+}
+
+/// When the follower last saw the head; an old time means that this process no longer learns what others do.
+#[derive(Default)]
+pub struct Pulse(AtomicI64);
+
+impl Pulse {
+    fn beat(&self, now_ms: i64) {
+        self.0.store(now_ms, Ordering::Relaxed);
+    }
+
+    pub fn last_ms(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Starts all of them. They end when the shutdown is said.
+pub fn start(workers: Workers, supervisor: &Supervisor) -> Arc<Pulse> {
+    let workers = Arc::new(workers);
+    let pulse = Arc::new(Pulse::default());
+    pulse.beat(workers.clock.now_ms());
+    supervisor.start("follow", follow::run(Arc::clone(&workers), Arc::clone(&pulse)));
+    supervisor.start(DEVICE_CLEANUP, drain::run(Arc::clone(&workers), DEVICE_CLEANUP, clean_device));
+    supervisor.start(PROFILE, drain::run(Arc::clone(&workers), PROFILE, show_profile));
+    supervisor.start(DEACTIVATED, drain::run(Arc::clone(&workers), DEACTIVATED, leave_rooms));
+    let w = Arc::clone(&workers);
+    let flush = move || {
+        let w = Arc::clone(&w);
+        async move { w.sessions.flush_seen().await }
+    };
+    supervisor.start("last_seen", every(Arc::clone(&workers), FLUSH_SEEN, flush));
+    let w = Arc::clone(&workers);
+    let purge = move || {
+        let w = Arc::clone(&w);
+        async move { cleanup::purge(&*w.storage, &*w.clock, w.transaction_retention_s).await.map(drop) }
+    };
+    supervisor.start("purge", every(workers, PURGE, purge));
+    pulse
+}
+
+fn clean_device<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Result<()>> {
+    Box::pin(cleanup::clean_devices(&*workers.storage, payload))
+}
+
+/// What the payloads of the queues about users have in common.
+#[derive(serde::Deserialize)]
+struct OfUser {
+    user_id: OwnedUserId,
+}
+
+fn show_profile<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        let of: OfUser = serde_json::from_str(payload).map_err(Error::internal)?;
+        workers.rooms.profile_changed(&of.user_id).await
+    })
+}
+
+fn leave_rooms<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        let of: OfUser = serde_json::from_str(payload).map_err(Error::internal)?;
+        workers.rooms.leave_all(&of.user_id).await
+    })
+}
+
+/// Does something now and then until the server stops.
+async fn every<F: Future<Output = Result<()>>>(workers: Arc<Workers>, period: Duration, what: impl Fn() -> F) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(period) => {}
+            () = workers.shutdown.said() => return,
+        }
+        if let Err(e) = what().await {
+            tracing::warn!(error = %e, "a regular task failed; it will be tried again");
+        }
+    }
+}
+
+/// A name for one holder of leases.
+fn owner(workers: &Workers) -> String {
+    random_string(&*workers.rng, 16)
+}

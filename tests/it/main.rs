@@ -2,6 +2,8 @@
 
 mod support;
 
+mod accounts;
 mod discovery;
 mod frame;
 mod process;
+mod secrets;

@@ -1,6 +1,9 @@
 //! The client-server API, a file a feature.
 
+use hearth_core::{Result, token::Token};
+
 use super::Routes;
+use crate::service::{session::Session, shape::Reader};
 
 mod account;
 mod account_data;
@@ -8,8 +11,12 @@ mod capabilities;
 mod devices;
 mod filters;
 mod login;
+mod messages;
 mod profile;
 mod push_rules;
+mod rooms;
+mod shared_secret;
+mod sync;
 mod versions;
 mod well_known;
 
@@ -24,5 +31,19 @@ pub fn routes(r: Routes) -> Routes {
     let r = profile::routes(r);
     let r = filters::routes(r);
     let r = account_data::routes(r);
-    push_rules::routes(r)
+    let r = push_rules::routes(r);
+    let r = rooms::routes(r);
+    let r = messages::routes(r);
+    let r = sync::routes(r);
+    shared_secret::routes(r)
+}
+
+/// Who reads, by their session.
+fn reader(session: &Session) -> Reader<'_> {
+    Reader { user: &session.user_id, device: session.device_id.as_str() }
+}
+
+/// A token that may be left out. An empty one counts as none.
+fn optional_token(token: Option<&str>) -> Result<Option<Token>> {
+    token.filter(|t| !t.is_empty()).map(str::parse).transpose()
 }

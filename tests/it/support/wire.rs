@@ -8,14 +8,12 @@ use hearth::{
         Api, Routes, Services,
         server::{Limits, Serving, bind},
     },
+    app::{self, Deps},
     config::Config,
     service::session::{Authenticator, Session},
     shutdown::Shutdown,
 };
-use hearth_core::{
-    Error, Result,
-    clock::{OsRng, SystemClock},
-};
+use hearth_core::{Error, Result, clock::OsRng};
 use tokio_util::task::TaskTracker;
 
 /// The token of the only user there is.
@@ -40,6 +38,7 @@ impl Authenticator for OnlyAlice {
 pub struct Wire {
     serving: Serving,
     pub shutdown: Shutdown,
+    _folder: tempfile::TempDir,
 }
 
 pub fn limits() -> Limits {
@@ -56,20 +55,16 @@ impl Wire {
         let mut config = Config::default();
         config.http.request_body_timeout_s = 1;
         config.http.max_request_size = 100_000;
-        let shutdown = Shutdown::default();
-        let api = Api::new(Services {
-            config: Arc::new(config),
-            clock: Arc::new(SystemClock),
-            rng: Arc::new(OsRng),
-            shutdown: shutdown.clone(),
-            sessions: Arc::new(OnlyAlice),
-            ready: Vec::new(),
-        });
+        let folder = tempfile::tempdir().expect("a folder");
+        config.database.database_path = folder.path().to_owned();
+        let house = app::build(Arc::new(config), &Deps::default()).await.expect("a house");
+        let shutdown = house.services.shutdown.clone();
+        let api = Api::new(Services { sessions: Arc::new(OnlyAlice), ..house.services });
         let running = TaskTracker::new();
         let router = routes(Routes::new(api)).into_router(&running);
         let listeners = bind([[127, 0, 0, 1].into()], 0).await.expect("a listener");
         let serving = Serving::start(listeners, router, running, Arc::new(OsRng), limits).expect("listeners at work");
-        Self { serving, shutdown }
+        Self { serving, shutdown, _folder: folder }
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -1,0 +1,254 @@
+//! A new room: all its first events in one commit, so that there is never half a room.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom>
+
+use hearth_core::{Error, Kind, Result, ids, room_version::RoomVersion, state::trie};
+use hearth_storage::{Base, NewAlias, Persisted};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId};
+use serde_json::{Map, Value, json, value::RawValue, value::to_raw_value};
+
+use super::{
+    Rooms, Target,
+    state::Held,
+    write::{Chain, Head, Part},
+};
+
+/// What a client wants of a new room.
+#[derive(Debug, Default)]
+pub struct CreateRoom {
+    pub version: Option<RoomVersionId>,
+    pub preset: Option<Preset>,
+    /// Shown in the room directory; also decides the preset where none is named.
+    pub public: bool,
+    pub creation_content: Map<String, Value>,
+    pub power_levels: Map<String, Value>,
+    pub initial_state: Vec<InitialState>,
+    pub name: Option<String>,
+    pub topic: Option<String>,
+    pub alias_localpart: Option<String>,
+    pub invite: Vec<OwnedUserId>,
+    pub is_direct: bool,
+}
+
+/// A set of default rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    Private,
+    TrustedPrivate,
+    Public,
+}
+
+/// A state event that a client wants in the room from the start.
+#[derive(Debug, serde::Deserialize)]
+pub struct InitialState {
+    #[serde(rename = "type")]
+    pub event_type: String,
+    #[serde(default)]
+    pub state_key: String,
+    pub content: Box<RawValue>,
+}
+
+impl Rooms {
+    /// Makes the room.
+    pub async fn create(&self, creator: &UserId, wish: CreateRoom) -> Result<OwnedRoomId> {
+        let version = RoomVersion::for_create(wish.version.as_ref().unwrap_or(&self.default_version))?;
+        for user in &wish.invite {
+            self.must_be_local(user)?;
+        }
+        let server_name = self.signer.server_name();
+        let alias = wish.alias_localpart.as_ref().map(|localpart| format!("#{localpart}:{server_name}"));
+        if let Some(alias) = &alias {
+            ruma::RoomAliasId::parse(alias).map_err(|_| Error::invalid_param("Not a valid room alias"))?;
+        }
+        let parts = self.first_events(creator, &wish, version, alias.as_deref()).await?;
+
+        let sns: Vec<i64> = self.numbers.take(parts.len()).await?.collect();
+        let room_id = if version.hashes_room_id() {
+            // Replaced by the hash of the create event as soon as there is one.
+            RoomId::parse("!pending").map_err(Error::internal)?
+        } else {
+            ids::new_room_id(&*self.rng, server_name)?
+        };
+        let room_sn = *sns.first().ok_or_else(|| Error::internal("a room without events"))?;
+        let mut chain = Chain::new(Head {
+            sn: room_sn,
+            id: room_id,
+            version,
+            rev: 0,
+            root: trie::EMPTY,
+            tips: vec![],
+            made: Held::default(),
+        });
+        for (part, sn) in parts.iter().zip(sns) {
+            self.append(&mut chain, part, sn, None).await.map_err(|e| match e {
+                // What the rules forbid here is what the client asked to start with.
+                Error::Matrix { kind: Kind::Forbidden, message } => Error::new(Kind::InvalidRoomState, message),
+                other => other,
+            })?;
+        }
+        let room_id = chain.head.id.clone();
+        let base = Base::New { room_id: room_id.to_string(), version: version.id.to_string() };
+        let mut decided = chain.finish(base, None, self.clock.now_ms());
+        decided.commit.alias = alias.map(|alias| NewAlias { alias, creator: creator.to_string() });
+        match self.storage.persist(decided.commit.clone()).await? {
+            Persisted::Stored(_) => {
+                decided.remember(self);
+                Ok(room_id)
+            }
+            Persisted::AliasTaken => Err(Error::new(Kind::RoomInUse, "The alias is taken")),
+            other => Err(Error::internal(format!("a new room met {other:?}"))),
+        }
+    }
+
+    async fn first_events(
+        &self,
+        creator: &UserId,
+        wish: &CreateRoom,
+        version: &RoomVersion,
+        alias: Option<&str>,
+    ) -> Result<Vec<Part>> {
+        let preset = wish.preset.unwrap_or(if wish.public { Preset::Public } else { Preset::Private });
+        let rules = &version.rules.authorization;
+        let mut parts = Vec::new();
+        let mut state = |kind: &str, key: &str, content: Value| -> Result<()> {
+            let content = to_raw_value(&content).map_err(Error::internal)?;
+            parts.push(Part::state(creator, kind, key, content));
+            Ok(())
+        };
+
+        let trusted: &[OwnedUserId] = if preset == Preset::TrustedPrivate { &wish.invite } else { &[] };
+        let mut create = wish.creation_content.clone();
+        create.insert("room_version".into(), version.id.as_str().into());
+        if rules.use_room_create_sender {
+            create.remove("creator");
+        } else {
+            create.insert("creator".into(), creator.as_str().into());
+        }
+        let mut creators = vec![creator.to_string()];
+        if rules.explicitly_privilege_room_creators {
+            let mut additional = additional_creators(&create)?;
+            additional.extend(trusted.iter().map(ToString::to_string));
+            additional.sort();
+            additional.dedup();
+            creators.extend(additional.iter().cloned());
+            if !additional.is_empty() {
+                create.insert("additional_creators".into(), additional.into());
+            }
+        }
+        state("m.room.create", "", create.into())?;
+
+        let me = Target { user: creator.to_owned(), membership: "join", reason: None, extra: Map::new() };
+        let me = self.member_content(&me).await?;
+        state("m.room.member", creator.as_str(), serde_json::from_str(me.get()).map_err(Error::internal)?)?;
+
+        let privileged = rules.explicitly_privilege_room_creators;
+        let mut users = Map::new();
+        if !privileged {
+            users.insert(creator.to_string(), 100.into());
+            users.extend(trusted.iter().map(|u| (u.to_string(), 100.into())));
+        }
+        let mut levels = default_power_levels(&users, privileged);
+        if preset == Preset::Private || preset == Preset::TrustedPrivate {
+            // In a private room everybody may bring others in.
+            levels.insert("invite".into(), 0.into());
+        }
+        levels.extend(wish.power_levels.clone());
+        if privileged
+            && let Some(named) = levels.get("users").and_then(Value::as_object)
+            && creators.iter().any(|c| named.contains_key(c))
+        {
+            return Err(Error::invalid_param("Creators have all power; they can't be in `users`"));
+        }
+        state("m.room.power_levels", "", levels.into())?;
+
+        if let Some(alias) = alias {
+            state("m.room.canonical_alias", "", json!({ "alias": alias }))?;
+        }
+        let (join_rule, guest_access) = match preset {
+            Preset::Public => ("public", "forbidden"),
+            Preset::Private | Preset::TrustedPrivate => ("invite", "can_join"),
+        };
+        let initially = |kind: &str| wish.initial_state.iter().any(|s| s.event_type == kind && s.state_key.is_empty());
+        if !initially("m.room.join_rules") {
+            state("m.room.join_rules", "", json!({ "join_rule": join_rule }))?;
+        }
+        if !initially("m.room.history_visibility") {
+            state("m.room.history_visibility", "", json!({ "history_visibility": "shared" }))?;
+        }
+        if !initially("m.room.guest_access") {
+            state("m.room.guest_access", "", json!({ "guest_access": guest_access }))?;
+        }
+        for initial in &wish.initial_state {
+            if initial.event_type == "m.room.create" {
+                return Err(Error::new(Kind::InvalidRoomState, "A room is created only once"));
+            }
+            parts.push(Part::state(creator, &initial.event_type, &initial.state_key, initial.content.clone()));
+        }
+        let mut state = |kind: &str, key: &str, content: Value| -> Result<()> {
+            let content = to_raw_value(&content).map_err(Error::internal)?;
+            parts.push(Part::state(creator, kind, key, content));
+            Ok(())
+        };
+        if let Some(name) = &wish.name {
+            state("m.room.name", "", json!({ "name": name }))?;
+        }
+        if let Some(topic) = &wish.topic {
+            let text = json!({ "m.text": [{ "body": topic, "mimetype": "text/plain" }] });
+            state("m.room.topic", "", json!({ "topic": topic, "m.topic": text }))?;
+        }
+        for user in &wish.invite {
+            let mut extra = Map::new();
+            if wish.is_direct {
+                extra.insert("is_direct".into(), true.into());
+            }
+            let target = Target { user: user.clone(), membership: "invite", reason: None, extra };
+            let content = self.member_content(&target).await?;
+            parts.push(Part::state(creator, "m.room.member", user.as_str(), content));
+        }
+        Ok(parts)
+    }
+}
+
+fn additional_creators(create: &Map<String, Value>) -> Result<Vec<String>> {
+    let wrong = || Error::invalid_param("`additional_creators` must be a list of user ids");
+    let Some(named) = create.get("additional_creators") else { return Ok(Vec::new()) };
+    let named = named.as_array().ok_or_else(wrong)?;
+    named
+        .iter()
+        .map(|user| {
+            let user = user.as_str().ok_or_else(wrong)?;
+            <&UserId>::try_from(user).map_err(|_| wrong())?;
+            Ok(user.to_owned())
+        })
+        .collect()
+}
+
+fn default_power_levels(users: &Map<String, Value>, privileged_creators: bool) -> Map<String, Value> {
+    let levels = json!({
+        "users": users,
+        "users_default": 0,
+        "events": {
+            "m.room.name": 50,
+            "m.room.avatar": 50,
+            "m.room.canonical_alias": 50,
+            "m.room.power_levels": 100,
+            "m.room.history_visibility": 100,
+            "m.room.encryption": 100,
+            "m.room.server_acl": 100,
+            // Only creators may close a room for ever where they have more power than anybody.
+            "m.room.tombstone": if privileged_creators { 150 } else { 100 },
+        },
+        "events_default": 0,
+        "state_default": 50,
+        "ban": 50,
+        "kick": 50,
+        "redact": 50,
+        "invite": 50,
+        "historical": 100,
+        "notifications": { "room": 50 },
+    });
+    match levels {
+        Value::Object(levels) => levels,
+        _ => Map::new(),
+    }
+}

@@ -1,0 +1,204 @@
+//! Who is in a room: invite, join, knock, leave, kick, ban, unban. One function writes them all; the authorisation rules
+//! decide.
+
+use hearth_core::{Error, Kind, Result};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId};
+use serde_json::{Map, Value, value::RawValue};
+
+use super::{
+    Rooms,
+    send::last,
+    write::{Head, Intent, Part, Wish, membership_of},
+};
+
+/// A change of somebody's membership.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub user: OwnedUserId,
+    /// What it becomes.
+    pub membership: &'static str,
+    pub reason: Option<String>,
+    /// Further fields of the content.
+    pub extra: Map<String, Value>,
+}
+
+/// A wish to join.
+#[derive(Clone, Debug, Default)]
+pub struct Join {
+    pub reason: Option<String>,
+}
+
+struct SetMembership {
+    part: Part,
+    target: Target,
+}
+
+impl Intent for SetMembership {
+    async fn wish(&self, rooms: &Rooms, head: &Head) -> Result<Wish> {
+        let target = &self.target;
+        let current = rooms.current(head, "m.room.member", target.user.as_str()).await?;
+        let was = current.as_ref().map(|(_, pdu)| membership_of(pdu)).transpose()?;
+        match (target.membership, was.as_deref()) {
+            ("join", Some("join")) | ("invite", Some("invite")) | ("ban", Some("ban")) => {
+                if let Some((_, pdu)) = current
+                    && (target.membership != "invite" || pdu.sender == self.part.sender)
+                {
+                    return Ok(Wish::Nothing(pdu.event_id.clone()));
+                }
+            }
+            ("leave", None | Some("leave")) => {
+                return Err(Error::forbidden(format!("{} is not in the room", target.user)));
+            }
+            ("leave", Some("ban")) if self.part.sender == target.user => {
+                return Err(Error::forbidden("You are banned from the room"));
+            }
+            _ => {}
+        }
+        Ok(Wish::Write(vec![self.part.clone()]))
+    }
+}
+
+struct ShowProfile {
+    user: OwnedUserId,
+    /// A member event's content with the profile as it is now.
+    profile: Map<String, Value>,
+}
+
+impl Intent for ShowProfile {
+    async fn wish(&self, rooms: &Rooms, head: &Head) -> Result<Wish> {
+        let gone = || Error::forbidden("Not in the room any more");
+        let (_, current) = rooms.current(head, "m.room.member", self.user.as_str()).await?.ok_or_else(gone)?;
+        let mut content: Map<String, Value> = current.content_as()?;
+        if content.get("membership").and_then(Value::as_str) != Some("join") {
+            return Err(gone());
+        }
+        let same = |key| content.get(key) == self.profile.get(key);
+        if same("displayname") && same("avatar_url") {
+            return Ok(Wish::Nothing(current.event_id.clone()));
+        }
+        // What else the member event says (who let them in, say) goes on being true.
+        for key in ["displayname", "avatar_url"] {
+            match self.profile.get(key) {
+                Some(value) => content.insert(key.into(), value.clone()),
+                None => content.remove(key),
+            };
+        }
+        content.remove("reason");
+        let content = serde_json::value::to_raw_value(&content).map_err(Error::internal)?;
+        Ok(Wish::Write(vec![Part::state(&self.user, "m.room.member", self.user.as_str(), content)]))
+    }
+}
+
+impl Rooms {
+    /// Joins; joining once more changes nothing.
+    pub async fn join(&self, room_id: &RoomId, user: &UserId, join: Join) -> Result<()> {
+        let target = Target { user: user.to_owned(), membership: "join", reason: join.reason, extra: Map::new() };
+        self.set_membership(room_id, user, target).await?;
+        Ok(())
+    }
+
+    /// Writes a membership, `sender` being the one who acts.
+    pub async fn set_membership(&self, room_id: &RoomId, sender: &UserId, target: Target) -> Result<OwnedEventId> {
+        self.must_be_local(&target.user)?;
+        let content = self.member_content(&target).await?;
+        let part = Part::state(sender, "m.room.member", target.user.as_str(), content);
+        last(self.write(room_id, None, &SetMembership { part, target }).await?)
+    }
+
+    /// Takes somebody out who is in, or invited, or knocks.
+    pub async fn kick(&self, room_id: &RoomId, sender: &UserId, target: Target) -> Result<()> {
+        let head = self.load_head(room_id).await?;
+        let current = self.current(&head, "m.room.member", target.user.as_str()).await?;
+        match current.map(|(_, pdu)| membership_of(&pdu)).transpose()?.as_deref() {
+            Some("join" | "invite" | "knock") => self.set_membership(room_id, sender, target).await.map(drop),
+            _ => Err(Error::forbidden(format!("{} is not in the room", target.user))),
+        }
+    }
+
+    /// Takes a room that the user has left off their list.
+    pub async fn forget(&self, room_id: &RoomId, user: &UserId) -> Result<()> {
+        let view = self.storage.room_view(room_id.as_str(), user.as_str()).await?;
+        let forgotten = match view {
+            Some(view) => self.storage.forget(user.as_str(), view.room.room_sn).await?,
+            None => false,
+        };
+        if forgotten { Ok(()) } else { Err(Error::unknown("Only a room that you have left can be forgotten")) }
+    }
+
+    /// The rooms that the user is in, oldest first.
+    pub async fn joined_by(&self, user: &UserId) -> Result<Vec<OwnedRoomId>> {
+        let rooms = self.storage.rooms_of(user.as_str(), "join").await?;
+        rooms.into_iter().map(|id| id.try_into().map_err(Error::internal)).collect()
+    }
+
+    /// The room that an alias of this server names.
+    pub async fn by_alias(&self, alias: &RoomAliasId) -> Result<OwnedRoomId> {
+        let room_id = self.storage.by_alias(alias.as_str()).await?;
+        let room_id = room_id.ok_or_else(|| Error::not_found("There is no such room alias"))?;
+        room_id.try_into().map_err(Error::internal)
+    }
+
+    /// Lets somebody in again: a ban becomes a leave, and nothing else does.
+    pub async fn unban(&self, room_id: &RoomId, sender: &UserId, user: &UserId, reason: Option<String>) -> Result<()> {
+        let target = Target { user: user.to_owned(), membership: "leave", reason, extra: Map::new() };
+        let head = self.load_head(room_id).await?;
+        let current = self.current(&head, "m.room.member", user.as_str()).await?;
+        match current.map(|(_, pdu)| membership_of(&pdu)).transpose()?.as_deref() {
+            Some("ban") => self.set_membership(room_id, sender, target).await.map(drop),
+            _ => Err(Error::new(Kind::BadState, format!("{user} is not banned"))),
+        }
+    }
+
+    /// A member event's content: the membership, and for those who are to be seen in the room, their profile.
+    pub(super) async fn member_content(&self, target: &Target) -> Result<Box<RawValue>> {
+        let mut content = target.extra.clone();
+        content.insert("membership".into(), target.membership.into());
+        if let Some(reason) = &target.reason {
+            content.insert("reason".into(), reason.as_str().into());
+        }
+        if matches!(target.membership, "join" | "invite" | "knock") {
+            for (key, value) in self.storage.profile(target.user.as_str()).await?.unwrap_or_default() {
+                if matches!(key.as_str(), "displayname" | "avatar_url") {
+                    let value: Value = serde_json::from_str(&value).map_err(Error::internal)?;
+                    if !value.is_null() {
+                        content.insert(key, value);
+                    }
+                }
+            }
+        }
+        serde_json::value::to_raw_value(&content).map_err(Error::internal)
+    }
+
+    /// Takes the user out of all rooms, and refuses their invites.
+    pub async fn leave_all(&self, user: &UserId) -> Result<()> {
+        for membership in ["join", "invite", "knock"] {
+            for room_id in self.storage.rooms_of(user.as_str(), membership).await? {
+                let room_id = OwnedRoomId::try_from(room_id).map_err(Error::internal)?;
+                let target = Target { user: user.to_owned(), membership: "leave", reason: None, extra: Map::new() };
+                match self.set_membership(&room_id, user, target).await {
+                    // Out already: that is what was wanted.
+                    Ok(_) | Err(Error::Matrix { kind: Kind::Forbidden, .. }) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the user's rooms of a changed profile, by a new member event in each.
+    pub async fn profile_changed(&self, user: &UserId) -> Result<()> {
+        for room_id in self.storage.rooms_of(user.as_str(), "join").await? {
+            let room_id = OwnedRoomId::try_from(room_id).map_err(Error::internal)?;
+            let target = Target { user: user.to_owned(), membership: "join", reason: None, extra: Map::new() };
+            let content = self.member_content(&target).await?;
+            let profile = serde_json::from_str(content.get()).map_err(Error::internal)?;
+            let wrote = self.write(&room_id, None, &ShowProfile { user: user.to_owned(), profile }).await;
+            match wrote {
+                // Left or banned meanwhile: there is nobody to tell.
+                Ok(_) | Err(Error::Matrix { kind: Kind::Forbidden | Kind::NotFound, .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}

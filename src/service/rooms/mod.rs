@@ -1,0 +1,78 @@
+//! Writing rooms: making them, sending to them, changing their state and who is in them.
+
+mod create;
+mod membership;
+pub mod numbers;
+mod receive;
+mod send;
+pub mod state;
+mod write;
+
+use std::sync::Arc;
+
+use hearth_core::{
+    Error, Result,
+    clock::{Clock, Rng},
+    keys::Signer,
+};
+use hearth_storage::Storage;
+use moka::sync::Cache;
+use ruma::{OwnedRoomId, RoomVersionId, UserId};
+
+pub use create::{CreateRoom, Preset};
+pub use membership::{Join, Target};
+pub use send::Message;
+pub use write::{Head, Part, Txn, membership_of};
+
+use numbers::Numbers;
+use state::StateStore;
+use write::Turn;
+
+/// Rooms whose head and turn are kept in memory.
+const WARM_ROOMS: u64 = 20_000;
+
+/// Writes rooms.
+pub struct Rooms {
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    rng: Arc<dyn Rng>,
+    signer: Arc<Signer>,
+    default_version: RoomVersionId,
+    state: StateStore,
+    turns: Cache<OwnedRoomId, Arc<Turn>>,
+    numbers: Numbers,
+}
+
+impl Rooms {
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+        signer: Arc<Signer>,
+        default_version: RoomVersionId,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            state: StateStore::new(Arc::clone(&storage)),
+            turns: Cache::new(WARM_ROOMS),
+            numbers: Numbers::new(Arc::clone(&storage)),
+            storage,
+            clock,
+            rng,
+            signer,
+            default_version,
+        })
+    }
+
+    pub fn default_version(&self) -> &RoomVersionId {
+        &self.default_version
+    }
+
+    /// Only people of this server can be reached until there is federation.
+    fn must_be_local(&self, user: &UserId) -> Result<()> {
+        if user.server_name() == self.signer.server_name() {
+            Ok(())
+        } else {
+            Err(Error::forbidden(format!("{user} is on another server, and this server doesn't federate")))
+        }
+    }
+}

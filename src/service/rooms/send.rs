@@ -1,0 +1,167 @@
+//! Messages, state and redactions.
+
+use hearth_core::{Error, Result, power::Power};
+use ruma::{
+    EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    events::{StateEventType, TimelineEventType},
+};
+use serde_json::value::RawValue;
+
+use super::{
+    Rooms,
+    write::{Head, Intent, Part, Txn, Wish},
+};
+
+/// A message event as a client sends it.
+pub struct Message {
+    pub room_id: OwnedRoomId,
+    pub sender: OwnedUserId,
+    pub event_type: TimelineEventType,
+    pub content: Box<RawValue>,
+}
+
+struct Send(Part);
+
+impl Intent for Send {
+    async fn wish(&self, _: &Rooms, _: &Head) -> Result<Wish> {
+        Ok(Wish::Write(vec![self.0.clone()]))
+    }
+}
+
+struct SetState(Part);
+
+impl Intent for SetState {
+    async fn wish(&self, rooms: &Rooms, head: &Head) -> Result<Wish> {
+        let part = &self.0;
+        let state_key = part.state_key.as_deref().unwrap_or_default();
+        if let Some((_, current)) = rooms.current(head, &part.event_type.to_string(), state_key).await?
+            && current.sender == part.sender
+            && same_json(&current.content, &part.content)
+        {
+            return Ok(Wish::Nothing(current.event_id.clone()));
+        }
+        Ok(Wish::Write(vec![part.clone()]))
+    }
+}
+
+struct Redact {
+    part: Part,
+    target: OwnedEventId,
+}
+
+impl Intent for Redact {
+    async fn wish(&self, rooms: &Rooms, head: &Head) -> Result<Wish> {
+        rooms.check_redaction(head, &self.part.sender, &self.target).await?;
+        Ok(Wish::Write(vec![self.part.clone()]))
+    }
+}
+
+impl Rooms {
+    /// Sends an event that is no state. A repeat of the transaction answers with the first event.
+    pub async fn send(&self, message: Message, txn: Txn) -> Result<OwnedEventId> {
+        if message.event_type == TimelineEventType::RoomRedaction {
+            let target = redacts(&message.content)?;
+            return self.redact(&message.room_id, &message.sender, &target, message.content, txn).await;
+        }
+        let part = Part {
+            sender: message.sender,
+            event_type: message.event_type,
+            state_key: None,
+            content: message.content,
+            redacts: None,
+        };
+        last(self.write(&message.room_id, Some(&txn), &Send(part)).await?)
+    }
+
+    /// Sets a key of the state. If the key has this very content already, by the same sender, nothing is sent.
+    pub async fn set_state(
+        &self,
+        room_id: &RoomId,
+        sender: &UserId,
+        event_type: StateEventType,
+        state_key: &str,
+        content: Box<RawValue>,
+    ) -> Result<OwnedEventId> {
+        let kind = event_type.to_string();
+        if event_type == StateEventType::RoomCreate {
+            return Err(Error::forbidden("A room is created only once"));
+        }
+        let part = Part::state(sender, &kind, state_key, content);
+        if part.event_type == TimelineEventType::RoomMember {
+            let user = <&UserId>::try_from(state_key).map_err(|_| Error::bad_json("The state key is not a user id"))?;
+            self.must_be_local(user)?;
+        }
+        last(self.write(room_id, None, &SetState(part)).await?)
+    }
+
+    /// Redacts an event of the room: one's own, or anybody's with the power to.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#redactions>
+    pub async fn redact(
+        &self,
+        room_id: &RoomId,
+        sender: &UserId,
+        target: &EventId,
+        content: Box<RawValue>,
+        txn: Txn,
+    ) -> Result<OwnedEventId> {
+        let part = Part {
+            sender: sender.to_owned(),
+            event_type: TimelineEventType::RoomRedaction,
+            state_key: None,
+            content,
+            redacts: Some(target.to_owned()),
+        };
+        last(self.write(room_id, Some(&txn), &Redact { part, target: target.to_owned() }).await?)
+    }
+
+    async fn check_redaction(&self, head: &Head, sender: &UserId, target: &EventId) -> Result<()> {
+        let found = self.storage.events_by_id(vec![target.to_string()]).await?;
+        let event = found
+            .into_iter()
+            .find(|e| e.room_sn == head.sn)
+            .ok_or_else(|| Error::not_found("There is no such event in this room"))?;
+        let target = super::state::parse_stored(head.in_room(), event)?;
+        if target.event_type == TimelineEventType::RoomCreate {
+            return Err(Error::forbidden("The create event can't be redacted"));
+        }
+        let power = self.power(head).await?;
+        if !power.may_redact(sender, &target.sender) {
+            return Err(Error::forbidden("You don't have the power to redact this event"));
+        }
+        Ok(())
+    }
+
+    /// Who may do what in the room now.
+    pub async fn power(&self, head: &Head) -> Result<Power> {
+        let levels = self.current(head, "m.room.power_levels", "").await?;
+        let (_, create) = self
+            .current(head, "m.room.create", "")
+            .await?
+            .ok_or_else(|| Error::internal(format!("room {} has no create event", head.id)))?;
+        Power::new(head.version, &create, levels.as_ref().map(|(_, pdu)| &**pdu))
+    }
+}
+
+pub(super) fn last(ids: Vec<OwnedEventId>) -> Result<OwnedEventId> {
+    ids.into_iter().next_back().ok_or_else(|| Error::internal("a write without event"))
+}
+
+/// Whether two texts are the same JSON.
+fn same_json(a: &RawValue, b: &RawValue) -> bool {
+    a.get() == b.get()
+        || serde_json::from_str::<serde_json::Value>(a.get()).ok()
+            == serde_json::from_str::<serde_json::Value>(b.get()).ok()
+}
+
+/// The target of a redaction that is sent as an ordinary event.
+fn redacts(content: &RawValue) -> Result<OwnedEventId> {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        redacts: Option<OwnedEventId>,
+    }
+    serde_json::from_str::<Content>(content.get())
+        .map_err(|e| Error::bad_json(e.to_string()))?
+        .redacts
+        .ok_or_else(|| Error::missing_param("A redaction needs `redacts`"))
+}

@@ -1,0 +1,545 @@
+//! How a room is written: take the room's turn, decide on its head, queue the commit, let the next one decide on the head
+//! as it will be, and only then wait for the commit.
+//!
+//! If a commit fails, those that were decided on top of it fail in storage (the event that they build on isn't there) and
+//! decide again. A conflict never reaches a client.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use hearth_core::{
+    Error, Result, auth,
+    event::{self, Draft, Pdu},
+    room_version::RoomVersion,
+    state::trie::{NewNode, NodeHash},
+};
+use hearth_storage::{
+    Base, MembershipChange, NewEvent, Persisted, Redaction, RoomCommit, RoomHead, StateChange, Status, Transaction,
+};
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt,
+    events::{StateEventType, TimelineEventType},
+};
+use serde_json::value::RawValue;
+
+use super::{
+    Rooms,
+    state::{Held, InRoom, node_hash},
+};
+
+/// How often a write is decided anew before it gives up. Each conflict means that somebody else got through.
+pub(super) const ATTEMPTS: u32 = 30;
+
+/// An event to be made.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub sender: OwnedUserId,
+    pub event_type: TimelineEventType,
+    pub state_key: Option<String>,
+    pub content: Box<RawValue>,
+    pub redacts: Option<OwnedEventId>,
+}
+
+impl Part {
+    pub fn state(sender: &ruma::UserId, event_type: &str, state_key: &str, content: Box<RawValue>) -> Self {
+        Self {
+            sender: sender.to_owned(),
+            event_type: event_type.into(),
+            state_key: Some(state_key.to_owned()),
+            content,
+            redacts: None,
+        }
+    }
+}
+
+/// The device and transaction id that a request came with.
+#[derive(Clone, Debug)]
+pub struct Txn {
+    pub device_id: String,
+    pub txn_id: String,
+    pub scope: &'static str,
+}
+
+/// What a room is built on next.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub sn: i64,
+    pub id: OwnedRoomId,
+    pub version: &'static RoomVersion,
+    pub rev: i64,
+    pub root: NodeHash,
+    pub tips: Vec<Tip>,
+    /// State nodes of commits that are on their way.
+    pub made: Held,
+}
+
+/// An event that no other builds on yet.
+#[derive(Clone, Debug)]
+pub struct Tip {
+    pub sn: i64,
+    pub id: OwnedEventId,
+    pub depth: i64,
+    pub state_after: NodeHash,
+}
+
+impl Head {
+    pub fn from_stored(stored: RoomHead) -> Result<Self> {
+        let room = stored.room;
+        let version = room.version.as_str().try_into().map_err(Error::internal)?;
+        let version = RoomVersion::get(&version)
+            .ok_or_else(|| Error::internal(format!("room {} is of version {}", room.room_id, room.version)))?;
+        let mut tips = Vec::with_capacity(stored.extremities.len());
+        for e in stored.extremities {
+            tips.push(Tip {
+                sn: e.sn,
+                id: e.event_id.try_into().map_err(Error::internal)?,
+                depth: e.depth,
+                state_after: node_hash(&e.state_after)?,
+            });
+        }
+        Ok(Self {
+            sn: room.room_sn,
+            id: room.room_id.try_into().map_err(Error::internal)?,
+            version,
+            rev: room.rev,
+            root: node_hash(&room.state_root)?,
+            tips,
+            made: Held::default(),
+        })
+    }
+
+    pub fn in_room(&self) -> InRoom<'_> {
+        InRoom { sn: self.sn, id: &self.id, version: self.version }
+    }
+}
+
+/// One writer at a time in this process, and the head that the next one decides on.
+#[derive(Default)]
+pub struct Turn {
+    pub(super) head: tokio::sync::Mutex<Option<Head>>,
+    /// Commits that are queued and not known to be stored.
+    pub(super) on_their_way: AtomicUsize,
+}
+
+/// Counts a commit until it is known what became of it, also when nobody waits for it any more.
+struct OnItsWay<'a>(&'a Turn);
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        self.0.on_their_way.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A commit that was decided: what to store, and the head after it.
+pub struct Decided {
+    pub commit: RoomCommit,
+    pub head: Head,
+    pub ids: Vec<OwnedEventId>,
+    /// For the caches, once it is stored.
+    nodes: Vec<NewNode>,
+    state_events: Vec<(i64, Arc<Pdu>)>,
+    redacted: Vec<i64>,
+}
+
+/// What somebody wants of a room. Asked again, with another head, if others came between.
+pub trait Intent: Sync {
+    fn wish(&self, rooms: &Rooms, head: &Head) -> impl Future<Output = Result<Wish>> + Send;
+}
+
+/// What a writer wants, given the head.
+pub enum Wish {
+    Write(Vec<Part>),
+    /// It is so already: this event is the answer.
+    Nothing(OwnedEventId),
+}
+
+impl Rooms {
+    /// Decides and writes, again as long as others come between. The ids of the events, in order.
+    pub async fn write<I: Intent>(&self, room_id: &RoomId, txn: Option<&Txn>, intent: &I) -> Result<Vec<OwnedEventId>> {
+        let turn = self.turn(room_id);
+        for attempt in 0..ATTEMPTS {
+            let mut slot = turn.head.lock().await;
+            let mut head = match slot.take() {
+                Some(head) => head,
+                None => self.load_head(room_id).await?,
+            };
+            if turn.on_their_way.load(Ordering::SeqCst) == 0 {
+                head.made.clear();
+            }
+            let parts = match intent.wish(self, &head).await {
+                Ok(Wish::Write(parts)) => parts,
+                Ok(Wish::Nothing(id)) => {
+                    *slot = Some(head);
+                    return Ok(vec![id]);
+                }
+                Err(e) => {
+                    *slot = Some(head);
+                    return Err(e);
+                }
+            };
+            let decided = match self.decide(&head, &parts, txn).await {
+                Ok(decided) => decided,
+                Err(e) => {
+                    *slot = Some(head);
+                    return Err(e);
+                }
+            };
+            let Decided { commit, head, ids, nodes, state_events, redacted } = decided;
+            let room_sn = head.sn;
+            // Whoever decides next needs them; an event is what it is whether or not this commit succeeds.
+            for (sn, pdu) in state_events {
+                self.state.stored_event(sn, pdu);
+            }
+            let stored = self.storage.persist(commit);
+            turn.on_their_way.fetch_add(1, Ordering::SeqCst);
+            let on_its_way = OnItsWay(&turn);
+            *slot = Some(head);
+            drop(slot);
+
+            let stored = stored.await;
+            if matches!(stored, Ok(Persisted::Stored(_))) {
+                self.state.stored_nodes(room_sn, nodes);
+            }
+            drop(on_its_way);
+            match stored {
+                Ok(Persisted::Stored(_)) => {
+                    for sn in redacted {
+                        self.state.forget_event(sn);
+                    }
+                    return Ok(ids);
+                }
+                Ok(Persisted::Repeated(result)) => {
+                    self.reload(&turn).await;
+                    return Ok(vec![result.try_into().map_err(Error::internal)?]);
+                }
+                Err(hearth_storage::Error::Conflict(why)) => {
+                    tracing::debug!(attempt, why, "decided on an old head");
+                    self.reload(&turn).await;
+                    if attempt > 2 {
+                        tokio::time::sleep(self.back_off(attempt)).await;
+                    }
+                }
+                Ok(other) => {
+                    self.reload(&turn).await;
+                    return Err(Error::internal(format!("persist answered {other:?}")));
+                }
+                Err(e) => {
+                    self.reload(&turn).await;
+                    return Err(e.into());
+                }
+            }
+        }
+        Err(Error::unavailable("The room is too busy, try again"))
+    }
+
+    fn back_off(&self, attempt: u32) -> std::time::Duration {
+        let mut byte = [0];
+        self.rng.fill(&mut byte);
+        std::time::Duration::from_millis(u64::from(attempt) * (1 + u64::from(byte[0] % 8)))
+    }
+
+    async fn reload(&self, turn: &Turn) {
+        *turn.head.lock().await = None;
+    }
+
+    pub(super) fn turn(&self, room_id: &RoomId) -> Arc<Turn> {
+        self.turns.get_with(room_id.to_owned(), Arc::default)
+    }
+
+    /// Another process wrote to these rooms: what was known of their heads is old. (A head that is used all the same is
+    /// no fault: a change of state conflicts in storage, and a message may build on an older event.)
+    pub fn moved<'a>(&self, rooms: impl IntoIterator<Item = &'a RoomId>) {
+        for room_id in rooms {
+            if let Some(turn) = self.turns.get(room_id)
+                && let Ok(mut head) = turn.head.try_lock()
+                && turn.on_their_way.load(Ordering::SeqCst) == 0
+            {
+                *head = None;
+            }
+        }
+    }
+
+    /// Too much was written by others to say where.
+    pub fn all_moved(&self) {
+        self.turns.invalidate_all();
+    }
+
+    pub async fn load_head(&self, room_id: &RoomId) -> Result<Head> {
+        let stored = self.storage.room_head(room_id.as_str()).await?;
+        Head::from_stored(stored.ok_or_else(|| Error::not_found("Unknown room"))?)
+    }
+
+    /// The number and content of a key of the room's current state.
+    pub async fn current(&self, head: &Head, event_type: &str, state_key: &str) -> Result<Option<(i64, Arc<Pdu>)>> {
+        let Some(sn) = self.state.get(head.sn, &head.made, head.root, event_type, state_key).await? else {
+            return Ok(None);
+        };
+        let pdu = self.state.events(head.in_room(), &[sn]).await?.remove(&sn);
+        Ok(pdu.map(|pdu| (sn, pdu)))
+    }
+
+    /// Builds, authorises and signs the events one on top of the other.
+    async fn decide(&self, head: &Head, parts: &[Part], txn: Option<&Txn>) -> Result<Decided> {
+        let sns = self.numbers.take(parts.len()).await?;
+        let prevs: Vec<i64> = head.tips.iter().map(|t| t.sn).collect();
+        let mut chain = Chain::new(head.clone());
+        for (part, sn) in parts.iter().zip(sns) {
+            self.append(&mut chain, part, sn, txn).await?;
+        }
+        let transaction = match (txn, chain.ids.last(), parts.last()) {
+            (Some(t), Some(id), Some(part)) => Some(Transaction {
+                user_id: part.sender.to_string(),
+                device_id: t.device_id.clone(),
+                txn_id: t.txn_id.clone(),
+                scope: t.scope.to_owned(),
+                result: id.to_string(),
+            }),
+            _ => None,
+        };
+        Ok(chain.finish(Base::At { rev: head.rev, prevs }, transaction, self.clock.now_ms()))
+    }
+
+    /// One more event at the end of a chain.
+    pub(super) async fn append(&self, chain: &mut Chain, part: &Part, sn: i64, txn: Option<&Txn>) -> Result<()> {
+        let version = chain.head.version;
+        let keys = auth::auth_keys(&part.event_type, &part.sender, part.state_key.as_deref(), &part.content, version)?;
+        let create = (StateEventType::RoomCreate, String::new());
+        let in_auth_events = keys.len();
+        let mut fetched: HashMap<(StateEventType, String), (i64, Arc<Pdu>)> = HashMap::new();
+        let mut auth_events = Vec::new();
+        let mut auth_sns = Vec::new();
+        for (i, key) in keys.into_iter().chain([create]).enumerate() {
+            if fetched.contains_key(&key) {
+                continue;
+            }
+            let Some((sn, pdu)) = self.chain_state(chain, &key.0.to_string(), &key.1).await? else { continue };
+            if i < in_auth_events {
+                auth_events.push(pdu.event_id.clone());
+                auth_sns.push(sn);
+            }
+            fetched.insert(key, (sn, pdu));
+        }
+
+        let tips = &chain.head.tips;
+        let newest = tips.len().saturating_sub(hearth_core::limits::MAX_PREV_EVENTS);
+        let prev_events: Vec<OwnedEventId> = tips[newest..].iter().map(|t| t.id.clone()).collect();
+        let depth = tips.iter().map(|t| t.depth).max().unwrap_or(0).saturating_add(1);
+        let now = self.clock.now_ms();
+        let draft = Draft {
+            room_id: chain.room_id_for_draft(part),
+            sender: part.sender.clone(),
+            event_type: part.event_type.clone(),
+            state_key: part.state_key.clone(),
+            content: part.content.clone(),
+            redacts: part.redacts.clone(),
+            prev_events,
+            auth_events,
+            depth: depth.min(hearth_core::limits::MAX_INT),
+            origin_server_ts: MilliSecondsSinceUnixEpoch(UInt::try_from(now).unwrap_or_default()),
+        };
+        let pdu = Arc::new(event::build(draft, &self.signer, version)?);
+        auth::check(&pdu, version, |event_type, state_key| {
+            let key = (event_type.clone(), state_key.to_owned());
+            fetched.get(&key).map(|(_, pdu)| Arc::clone(pdu))
+        })?;
+        if chain.is_new() && pdu.event_type == TimelineEventType::RoomCreate {
+            chain.head.id = pdu.room_id.clone();
+        }
+
+        let before = chain.head.root;
+        let prev_sns: Vec<i64> = chain.head.tips[newest..].iter().map(|t| t.sn).collect();
+        if let Some(state_key) = &part.state_key {
+            let kind = part.event_type.to_string();
+            let prev = self.chain_state(chain, &kind, state_key).await?;
+            let changes = [(kind.as_str(), state_key.as_str(), Some(sn))];
+            let (root, made) = self.state.update(chain.head.sn, &chain.head.made, before, &changes).await?;
+            chain.head.made.add(&made);
+            chain.nodes.extend(made);
+            chain.head.root = root;
+            let membership = self.membership_change(&pdu, prev.as_ref().map(|(_, p)| p))?;
+            chain.changes.push(StateChange {
+                at: chain.events.len(),
+                event_type: kind,
+                state_key: state_key.clone(),
+                event_sn: Some(sn),
+                prev_sn: prev.map(|(sn, _)| sn),
+                membership,
+            });
+            chain.state_events.push((sn, Arc::clone(&pdu)));
+        }
+        if pdu.event_type == TimelineEventType::RoomRedaction
+            && let Some(target) = pdu.redacts.clone()
+        {
+            self.redaction(chain, &pdu, sn, &target).await?;
+        }
+
+        let after = chain.head.root;
+        let tip = Tip { sn, id: pdu.event_id.clone(), depth: pdu.depth, state_after: after };
+        chain.consumed.extend(chain.head.tips.iter().map(|t| t.sn));
+        chain.head.tips = vec![tip];
+        chain.ids.push(pdu.event_id.clone());
+        chain.events.push(NewEvent {
+            sn,
+            pdu,
+            status: Status::Accepted,
+            state_before: before.0.to_vec(),
+            state_after: after.0.to_vec(),
+            prev_sns,
+            auth_sns,
+            sent_by: txn.map(|t| (t.device_id.clone(), t.txn_id.clone())),
+        });
+        Ok(())
+    }
+
+    /// A key of the state at the end of a chain: one of the chain's own events, or one that is stored.
+    async fn chain_state(&self, chain: &Chain, event_type: &str, state_key: &str) -> Result<Option<(i64, Arc<Pdu>)>> {
+        let head = &chain.head;
+        let Some(sn) = self.state.get(head.sn, &head.made, head.root, event_type, state_key).await? else {
+            return Ok(None);
+        };
+        if let Some((_, pdu)) = chain.state_events.iter().find(|(own, _)| *own == sn) {
+            return Ok(Some((sn, Arc::clone(pdu))));
+        }
+        let pdu = self.state.events(head.in_room(), &[sn]).await?.remove(&sn);
+        Ok(pdu.map(|pdu| (sn, pdu)))
+    }
+
+    /// What a state event does to a membership, if it is one.
+    pub(super) fn membership_change(
+        &self,
+        pdu: &Arc<Pdu>,
+        prev: Option<&Arc<Pdu>>,
+    ) -> Result<Option<MembershipChange>> {
+        if pdu.event_type != TimelineEventType::RoomMember {
+            return Ok(None);
+        }
+        self.membership_between(pdu.state_key.as_deref().unwrap_or_default(), prev, Some(pdu))
+    }
+
+    /// How a user's membership changes from one member event to another. Without any the user has left.
+    pub(super) fn membership_between(
+        &self,
+        user: &str,
+        before: Option<&Arc<Pdu>>,
+        after: Option<&Arc<Pdu>>,
+    ) -> Result<Option<MembershipChange>> {
+        let prev = before.map(|p| membership_of(p)).transpose()?;
+        let membership = after.map_or_else(|| Ok("leave".to_owned()), |p| membership_of(p))?;
+        let local = user.split_once(':').is_some_and(|(_, server)| server == self.signer.server_name().as_str());
+        Ok(Some(MembershipChange { membership, prev, local }))
+    }
+
+    /// What a redaction makes of its target.
+    async fn redaction(&self, chain: &mut Chain, pdu: &Pdu, sn: i64, target: &OwnedEventId) -> Result<()> {
+        let found = self.storage.events_by_id(vec![target.to_string()]).await?;
+        let mut redacted_json = None;
+        if let Some(event) = found.into_iter().find(|e| e.room_sn == chain.head.sn) {
+            let target_sn = event.sn;
+            let redacted = super::state::parse_stored(chain.head.in_room(), event)?.redact(chain.head.version)?;
+            redacted_json = Some(redacted.json.to_string());
+            chain.redacted.push(target_sn);
+        }
+        chain.redactions.push(Redaction {
+            redaction_sn: sn,
+            redaction_id: pdu.event_id.to_string(),
+            target_id: target.to_string(),
+            redacted_json,
+        });
+        Ok(())
+    }
+}
+
+/// The `membership` of a member event.
+pub fn membership_of(pdu: &Pdu) -> Result<String> {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        membership: String,
+    }
+    Ok(pdu.content_as::<Content>()?.membership)
+}
+
+/// Events that are decided one on top of the other, to be stored in one commit.
+pub struct Chain {
+    pub head: Head,
+    nodes: Vec<NewNode>,
+    events: Vec<NewEvent>,
+    changes: Vec<StateChange>,
+    state_events: Vec<(i64, Arc<Pdu>)>,
+    consumed: Vec<i64>,
+    redactions: Vec<Redaction>,
+    redacted: Vec<i64>,
+    ids: Vec<OwnedEventId>,
+}
+
+impl Chain {
+    pub fn new(head: Head) -> Self {
+        Self {
+            head,
+            nodes: Vec::new(),
+            events: Vec::new(),
+            changes: Vec::new(),
+            state_events: Vec::new(),
+            consumed: Vec::new(),
+            redactions: Vec::new(),
+            redacted: Vec::new(),
+            ids: Vec::new(),
+        }
+    }
+
+    /// Whether nothing has been decided for this room before.
+    fn is_new(&self) -> bool {
+        self.head.rev == 0 && self.events.is_empty() && self.head.tips.is_empty()
+    }
+
+    /// The create event of a room that is named after it carries no room id.
+    fn room_id_for_draft(&self, part: &Part) -> Option<OwnedRoomId> {
+        let nameless = part.event_type == TimelineEventType::RoomCreate && self.head.version.hashes_room_id();
+        (!nameless).then(|| self.head.id.clone())
+    }
+
+    pub fn finish(self, base: Base, transaction: Option<Transaction>, now_ms: i64) -> Decided {
+        let mut head = self.head;
+        if !self.changes.is_empty() {
+            head.rev += 1;
+        }
+        // A tip that was made and built upon within the chain is none.
+        let own: Vec<i64> = self.events.iter().map(|e| e.sn).collect();
+        let commit = RoomCommit {
+            room_sn: head.sn,
+            base,
+            nodes: self.nodes.iter().map(|new| (new.hash.0.to_vec(), new.body.clone())).collect(),
+            state_root: head.root.0.to_vec(),
+            changes: self.changes,
+            consumed: self.consumed.into_iter().filter(|sn| !own.contains(sn)).collect(),
+            extremities: head.tips.iter().map(|t| t.sn).collect(),
+            events: self.events,
+            transaction,
+            redactions: self.redactions,
+            alias: None,
+            now_ms,
+        };
+        Decided {
+            commit,
+            head,
+            ids: self.ids,
+            nodes: self.nodes,
+            state_events: self.state_events,
+            redacted: self.redacted,
+        }
+    }
+}
+
+impl Decided {
+    /// For a room that has just been stored for the first time.
+    pub fn remember(self, rooms: &Rooms) {
+        rooms.state.stored_nodes(self.head.sn, self.nodes);
+        for (sn, pdu) in self.state_events {
+            rooms.state.stored_event(sn, pdu);
+        }
+    }
+}

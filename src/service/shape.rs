@@ -1,0 +1,157 @@
+//! Events as readers get them: the shared form, made once and cached, and what is added for the one who reads.
+
+use std::{borrow::Cow, sync::Arc};
+
+use hearth_core::{
+    Error, Result,
+    clock::Clock,
+    event::{ClientEvent, Unsigned, client_json, stripped_json},
+    filter::{self, Subject},
+    room_version::RoomVersion,
+};
+use hearth_storage::{RoomRow, StoredEvent};
+use moka::sync::Cache;
+use ruma::{OwnedRoomId, RoomId, UserId, api::client::filter::RoomEventFilter, serde::Raw};
+use serde_json::value::RawValue;
+
+use super::rooms::state::{InRoom, parse_stored};
+
+/// Bytes of client forms kept in memory.
+const CACHE_BYTES: u64 = 128 << 20;
+
+/// Makes the client forms.
+pub struct Shapes {
+    clock: Arc<dyn Clock>,
+    /// By event number, and whether it is the redacted form.
+    cache: Cache<(i64, bool), Arc<Shape>>,
+}
+
+struct Shape {
+    event: ClientEvent,
+    sender: ruma::OwnedUserId,
+    sent_ms: i64,
+}
+
+/// Who reads.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    pub user: &'a UserId,
+    pub device: &'a str,
+}
+
+/// What may be told beside the event.
+#[derive(Default, Clone, Copy)]
+pub struct Beside<'a> {
+    /// The event that redacted it.
+    pub because: Option<&'a StoredEvent>,
+    /// The state event that it replaced.
+    pub replaced: Option<&'a StoredEvent>,
+    /// Leave out the room id: the place says it.
+    pub in_sync: bool,
+}
+
+/// A room whose events are shaped.
+pub struct Room {
+    pub sn: i64,
+    pub id: OwnedRoomId,
+    pub version: &'static RoomVersion,
+}
+
+impl Room {
+    pub fn new(row: &RoomRow) -> Result<Self> {
+        let version = row.version.as_str().try_into().map_err(Error::internal)?;
+        let version = RoomVersion::get(&version)
+            .ok_or_else(|| Error::internal(format!("room {} is of version {}", row.room_id, row.version)))?;
+        Ok(Self { sn: row.room_sn, id: row.room_id.as_str().try_into().map_err(Error::internal)?, version })
+    }
+
+    pub fn in_room(&self) -> InRoom<'_> {
+        InRoom { sn: self.sn, id: &self.id, version: self.version }
+    }
+}
+
+impl Shapes {
+    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        let cache = Cache::builder()
+            .weigher(|_, shape: &Arc<Shape>| u32::try_from(shape.event.size() + 256).unwrap_or(u32::MAX))
+            .max_capacity(CACHE_BYTES)
+            .build();
+        Arc::new(Self { clock, cache })
+    }
+
+    fn shape(&self, room: &Room, stored: &StoredEvent) -> Result<Arc<Shape>> {
+        let key = (stored.sn, stored.redacted_by.is_some());
+        if let Some(shape) = self.cache.get(&key) {
+            return Ok(shape);
+        }
+        let pdu = parse_stored(room.in_room(), stored.clone())?;
+        let shape = Arc::new(Shape {
+            event: client_json(&pdu)?,
+            sent_ms: i64::from(pdu.origin_server_ts.0),
+            sender: pdu.sender,
+        });
+        self.cache.insert(key, Arc::clone(&shape));
+        Ok(shape)
+    }
+
+    /// The event for one reader.
+    pub fn event<T>(
+        &self,
+        room: &Room,
+        stored: &StoredEvent,
+        reader: Reader<'_>,
+        beside: Beside<'_>,
+    ) -> Result<Raw<T>> {
+        let shape = self.shape(room, stored)?;
+        let mut unsigned =
+            Unsigned { age: Some(self.clock.now_ms().saturating_sub(shape.sent_ms).max(0)), ..Unsigned::default() };
+        if stored.txn_id.is_some() && shape.sender == reader.user && stored.device_id.as_deref() == Some(reader.device)
+        {
+            unsigned.transaction_id.clone_from(&stored.txn_id);
+        }
+        if let Some(because) = beside.because {
+            let redaction = self.shape(room, because)?;
+            unsigned.redacted_because = Some(redaction.event.with_unsigned(&Unsigned::default())?);
+        }
+        if let Some(replaced) = beside.replaced {
+            let old = parse_stored(room.in_room(), replaced.clone())?;
+            unsigned.prev_sender = Some(old.sender.to_string());
+            unsigned.replaces_state = Some(old.event_id.to_string());
+            unsigned.prev_content = Some(old.content);
+        }
+        let json =
+            if beside.in_sync { shape.event.without_room(&unsigned)? } else { shape.event.with_unsigned(&unsigned)? };
+        Ok(Raw::from_json(json))
+    }
+
+    /// The event for somebody who is not in the room yet.
+    pub fn stripped(&self, room: &Room, stored: &StoredEvent) -> Result<Box<RawValue>> {
+        stripped_json(&parse_stored(room.in_room(), stored.clone())?)
+    }
+}
+
+/// Among `because`, the event that redacted this one.
+pub fn redaction_of<'a>(stored: &StoredEvent, because: &'a [StoredEvent]) -> Option<&'a StoredEvent> {
+    let id = stored.redacted_by.as_deref()?;
+    because.iter().find(|r| r.event_id == id)
+}
+
+/// Whether a filter lets a stored event through.
+pub fn passes(filter: &RoomEventFilter, room_id: &RoomId, stored: &StoredEvent) -> Result<bool> {
+    #[derive(serde::Deserialize)]
+    struct Fields<'a> {
+        #[serde(rename = "type", borrow)]
+        event_type: Cow<'a, str>,
+        #[serde(borrow)]
+        sender: Cow<'a, str>,
+        #[serde(borrow)]
+        content: &'a RawValue,
+    }
+    if filter.is_empty() {
+        return Ok(true);
+    }
+    let fields: Fields<'_> = serde_json::from_str(&stored.json).map_err(Error::internal)?;
+    let sender = <&UserId>::try_from(&*fields.sender).map_err(Error::internal)?;
+    let subject = Subject { event_type: &fields.event_type, sender: Some(sender), room_id, content: fields.content };
+    Ok(filter::matches_room_event(filter, &subject))
+}

@@ -1,0 +1,270 @@
+//! Reading rooms: what a user may see of the timeline, the state, the members. Every read path asks the same visibility
+//! log, before it counts towards a limit.
+
+use std::sync::Arc;
+
+use hearth_core::{
+    Error, Result,
+    limits::MAX_PAGE,
+    token::{TimelineToken, Token},
+};
+use hearth_storage::{Direction, Membership, RoomRow, RoomView, StateOf, Storage, StoredEvent};
+use ruma::{EventId, RoomId, api::client::filter::RoomEventFilter, serde::Raw};
+
+use super::shape::{Beside, Reader, Room, Shapes, passes, redaction_of};
+
+/// How many events a page may look at to find those that a filter lets through.
+const MOST_LOOKED_AT: usize = 5_000;
+
+/// Reads rooms.
+pub struct Timelines {
+    storage: Arc<dyn Storage>,
+    shapes: Arc<Shapes>,
+}
+
+/// What of a room somebody may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// All, as it is now.
+    Now,
+    /// As it was when they left.
+    Until(i64),
+}
+
+/// A page of messages as it was asked for.
+pub struct PageWish {
+    pub from: Option<Token>,
+    pub to: Option<Token>,
+    pub direction: Direction,
+    pub limit: u64,
+    pub filter: RoomEventFilter,
+}
+
+/// A page of messages.
+pub struct Messages<T> {
+    pub start: TimelineToken,
+    /// Where the next page begins; `None` at the end of what there is.
+    pub end: Option<TimelineToken>,
+    pub chunk: Vec<Raw<T>>,
+}
+
+/// Which members are asked for.
+#[derive(Default)]
+pub struct MemberWish {
+    pub at: Option<Token>,
+    pub membership: Option<String>,
+    pub not_membership: Option<String>,
+}
+
+impl Timelines {
+    pub fn new(storage: Arc<dyn Storage>, shapes: Arc<Shapes>) -> Arc<Self> {
+        Arc::new(Self { storage, shapes })
+    }
+
+    /// The room for one who may read it.
+    async fn open(&self, reader: Reader<'_>, room_id: &RoomId) -> Result<(RoomRow, Access)> {
+        let not_in = || Error::forbidden("You are not in this room");
+        let view = self.storage.room_view(room_id.as_str(), reader.user.as_str()).await?.ok_or_else(not_in)?;
+        let RoomView { room, membership } = view;
+        let access = match &membership {
+            Some(Membership { membership, .. }) if membership == "join" => Some(Access::Now),
+            Some(Membership { membership, pos, forgotten: false, .. })
+                if membership == "leave" || membership == "ban" =>
+            {
+                Some(Access::Until(*pos))
+            }
+            _ => None,
+        };
+        let access = match access {
+            Some(Access::Now) => Access::Now,
+            _ if self.is_world_readable(room.room_sn).await? => Access::Now,
+            // Who was only invited, and refused, was never in.
+            Some(until) if self.was_in(&room, reader).await? => until,
+            _ => return Err(not_in()),
+        };
+        Ok((room, access))
+    }
+
+    async fn is_world_readable(&self, room_sn: i64) -> Result<bool> {
+        let of = StateOf::Key("m.room.history_visibility".into(), String::new());
+        let state = self.storage.state(room_sn, of, None).await?;
+        Ok(state.first().is_some_and(|e| hearth_storage::is_world_readable(&e.json)))
+    }
+
+    async fn was_in(&self, room: &RoomRow, reader: Reader<'_>) -> Result<bool> {
+        let page = self.storage.page(room.room_sn, reader.user.as_str(), (0, 0), Direction::Back, 1).await?;
+        Ok(page.log.membership.iter().any(|(_, m)| m == "join"))
+    }
+
+    /// A page of the timeline: events that the reader may see and the filter lets through, up to the limit.
+    pub async fn messages<T>(&self, reader: Reader<'_>, room_id: &RoomId, wish: PageWish) -> Result<Messages<T>> {
+        let (row, access) = self.open(reader, room_id).await?;
+        let room = Room::new(&row)?;
+        let limit = usize::try_from(wish.limit.clamp(1, MAX_PAGE)).unwrap_or(1);
+        let (newest, oldest) =
+            (TimelineToken { topo: i64::MAX, minor: i64::MAX }, TimelineToken { topo: 0, minor: i64::MIN });
+        let mut start = wish.from.map_or(
+            match wish.direction {
+                Direction::Back => TimelineToken { topo: row.last_pos.saturating_add(1), minor: i64::MIN },
+                Direction::Forward => oldest,
+            },
+            |t| t.boundary(),
+        );
+        if let (Access::Until(pos), Direction::Back) = (access, wish.direction) {
+            start = start.min(TimelineToken { topo: pos.saturating_add(1), minor: i64::MIN });
+        }
+        let stop = wish.to.map_or(if wish.direction == Direction::Back { oldest } else { newest }, |t| t.boundary());
+
+        let mut at = start;
+        let mut chunk = Vec::new();
+        let mut looked_at = 0;
+        let mut end = None;
+        'pages: loop {
+            let batch = limit.saturating_mul(2).clamp(20, 1_000);
+            let boundary = (at.topo, at.minor);
+            let page = self
+                .storage
+                .page(row.room_sn, reader.user.as_str(), boundary, wish.direction, i64::try_from(batch).unwrap_or(20))
+                .await?;
+            let last_page = page.events.len() < batch;
+            for event in &page.events {
+                let key = TimelineToken { topo: event.topo, minor: event.topo_minor };
+                let beyond = match wish.direction {
+                    Direction::Back => key < stop,
+                    Direction::Forward => key >= stop,
+                };
+                if beyond {
+                    end = None;
+                    break 'pages;
+                }
+                if chunk.len() == limit {
+                    end = Some(at);
+                    break 'pages;
+                }
+                at = match wish.direction {
+                    Direction::Back => key,
+                    Direction::Forward => TimelineToken::after(event.topo, event.topo_minor),
+                };
+                looked_at += 1;
+                if page.log.sees(event, reader.user.as_str()) && passes(&wish.filter, room_id, event)? {
+                    let beside = Beside { because: redaction_of(event, &page.because), ..Beside::default() };
+                    chunk.push(self.shapes.event(&room, event, reader, beside)?);
+                }
+            }
+            if last_page {
+                break;
+            }
+            if looked_at >= MOST_LOOKED_AT {
+                end = Some(at);
+                break;
+            }
+        }
+        Ok(Messages { start, end, chunk })
+    }
+
+    /// One event, if the reader may see it.
+    pub async fn event<T>(&self, reader: Reader<'_>, room_id: &RoomId, event_id: &EventId) -> Result<Raw<T>> {
+        let unknown = || Error::not_found("There is no such event, or you may not see it");
+        let (row, _) = self.open(reader, room_id).await.map_err(|e| match e {
+            Error::Matrix { .. } => unknown(),
+            other => other,
+        })?;
+        let found = self.storage.event(event_id.as_str(), reader.user.as_str()).await?.ok_or_else(unknown)?;
+        let event = found.events.first().filter(|e| e.room_sn == row.room_sn).ok_or_else(unknown)?;
+        if event.status != hearth_storage::Status::Accepted || !found.log.sees(event, reader.user.as_str()) {
+            return Err(unknown());
+        }
+        let beside = Beside { because: redaction_of(event, &found.because), ..Beside::default() };
+        self.shapes.event(&Room::new(&row)?, event, reader, beside)
+    }
+
+    /// The state, as far as the reader may see it.
+    async fn visible_state(
+        &self,
+        reader: Reader<'_>,
+        room_id: &RoomId,
+        of: StateOf,
+        at: Option<i64>,
+    ) -> Result<(Room, Vec<StoredEvent>)> {
+        let (row, access) = self.open(reader, room_id).await?;
+        let at = match (access, at) {
+            (Access::Now, at) => at,
+            (Access::Until(pos), at) => Some(at.map_or(pos, |at| at.min(pos))),
+        };
+        let state = self.storage.state(row.room_sn, of, at).await?;
+        Ok((Room::new(&row)?, state))
+    }
+
+    /// The whole state.
+    pub async fn state<T>(&self, reader: Reader<'_>, room_id: &RoomId) -> Result<Vec<Raw<T>>> {
+        let (room, state) = self.visible_state(reader, room_id, StateOf::All, None).await?;
+        state.iter().map(|e| self.shapes.event(&room, e, reader, Beside::default())).collect()
+    }
+
+    /// One key of the state: the event as stored and as the reader gets it.
+    pub async fn state_key<T>(
+        &self,
+        reader: Reader<'_>,
+        room_id: &RoomId,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<(Raw<T>, Box<serde_json::value::RawValue>)> {
+        let of = StateOf::Key(event_type.to_owned(), state_key.to_owned());
+        let (room, state) = self.visible_state(reader, room_id, of, None).await?;
+        let event = state.into_iter().next().ok_or_else(|| Error::not_found("The room has no such state"))?;
+        let shaped = self.shapes.event(&room, &event, reader, Beside::default())?;
+        let content = super::rooms::state::parse_stored(room.in_room(), event)?.content;
+        Ok((shaped, content))
+    }
+
+    /// The member events.
+    pub async fn members<T>(&self, reader: Reader<'_>, room_id: &RoomId, wish: MemberWish) -> Result<Vec<Raw<T>>> {
+        let at = wish.at.map(|t| match t {
+            Token::Sync(t) => t.pos,
+            Token::Timeline(t) => t.topo.saturating_sub(1),
+        });
+        let of = StateOf::Type("m.room.member".to_owned());
+        let (room, state) = self.visible_state(reader, room_id, of, at).await?;
+        let mut members = Vec::with_capacity(state.len());
+        for event in &state {
+            let membership = membership_in(&event.json)?;
+            let wanted = wish.membership.as_ref().is_none_or(|m| *m == membership)
+                && wish.not_membership.as_ref().is_none_or(|m| *m != membership);
+            if wanted {
+                members.push(self.shapes.event(&room, event, reader, Beside::default())?);
+            }
+        }
+        Ok(members)
+    }
+
+    /// The number of a room that the reader is in.
+    pub async fn joined_room(&self, reader: Reader<'_>, room_id: &RoomId) -> Result<RoomRow> {
+        let view = self.storage.room_view(room_id.as_str(), reader.user.as_str()).await?;
+        match view {
+            Some(RoomView { room, membership: Some(m) }) if m.membership == "join" => Ok(room),
+            _ => Err(Error::forbidden("You are not in this room")),
+        }
+    }
+
+    /// Whether the event is one of the room's that the reader may see.
+    pub async fn must_see(&self, reader: Reader<'_>, room_id: &RoomId, event_id: &EventId) -> Result<RoomRow> {
+        let row = self.joined_room(reader, room_id).await?;
+        let found = self.storage.event(event_id.as_str(), reader.user.as_str()).await?;
+        match found.as_ref().and_then(|f| f.events.first().map(|e| (f, e))) {
+            Some((f, e)) if e.room_sn == row.room_sn && f.log.sees(e, reader.user.as_str()) => Ok(row),
+            _ => Err(Error::not_found("There is no such event in this room")),
+        }
+    }
+}
+
+fn membership_in(json: &str) -> Result<String> {
+    #[derive(serde::Deserialize)]
+    struct Event {
+        content: Content,
+    }
+    #[derive(serde::Deserialize)]
+    struct Content {
+        membership: String,
+    }
+    Ok(serde_json::from_str::<Event>(json).map_err(Error::internal)?.content.membership)
+}

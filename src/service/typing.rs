@@ -1,0 +1,118 @@
+//! Who is typing. In memory only: typing is worth nothing after a restart.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use hearth_core::clock::Clock;
+use hearth_storage::Wake;
+use ruma::{OwnedUserId, UserId};
+
+use crate::notify::Notifier;
+
+/// The longest that somebody types without saying so again.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// Who types in which room, each change under a serial that sync tokens carry.
+pub struct Typing {
+    rooms: Mutex<Rooms>,
+    clock: Arc<dyn Clock>,
+    notifier: Arc<Notifier>,
+}
+
+#[derive(Default)]
+struct Rooms {
+    serial: u64,
+    rooms: HashMap<i64, Room>,
+}
+
+#[derive(Default)]
+struct Room {
+    /// The serial of the last change.
+    changed: u64,
+    /// Until when, in milliseconds since the epoch.
+    until: BTreeMap<OwnedUserId, i64>,
+}
+
+impl Typing {
+    pub fn new(clock: Arc<dyn Clock>, notifier: Arc<Notifier>) -> Arc<Self> {
+        Arc::new(Self { rooms: Mutex::default(), clock, notifier })
+    }
+
+    /// `user` types for `timeout` (`Some`), or stopped.
+    pub fn set(self: &Arc<Self>, room_sn: i64, user: &UserId, timeout: Option<Duration>) {
+        let now = self.clock.now_ms();
+        let changed = {
+            let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+            let rooms = &mut *rooms;
+            let room = rooms.rooms.entry(room_sn).or_default();
+            let changed = match timeout {
+                Some(t) => {
+                    let ms = i64::try_from(t.min(LONGEST).as_millis()).unwrap_or_default();
+                    room.until.insert(user.to_owned(), now + ms).is_none()
+                }
+                None => room.until.remove(user).is_some(),
+            };
+            if changed {
+                rooms.serial += 1;
+                room.changed = rooms.serial;
+            }
+            changed
+        };
+        if changed {
+            self.notifier.wake(&[Wake::Room(room_sn)]);
+        }
+        if let Some(t) = timeout {
+            let this = Arc::clone(self);
+            tokio::spawn(async move {
+                tokio::time::sleep(t.min(LONGEST) + Duration::from_millis(1)).await;
+                this.expire(room_sn);
+            });
+        }
+    }
+
+    fn expire(&self, room_sn: i64) {
+        let now = self.clock.now_ms();
+        let changed = {
+            let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+            let rooms = &mut *rooms;
+            let Some(room) = rooms.rooms.get_mut(&room_sn) else { return };
+            let before = room.until.len();
+            room.until.retain(|_, until| *until > now);
+            let changed = room.until.len() != before;
+            if changed {
+                rooms.serial += 1;
+                room.changed = rooms.serial;
+            }
+            changed
+        };
+        if changed {
+            self.notifier.wake(&[Wake::Room(room_sn)]);
+        }
+    }
+
+    pub fn serial(&self) -> u64 {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).serial
+    }
+
+    /// Of these rooms, those whose typers changed after `serial` (`None`: those where somebody types), with who types.
+    pub fn changed(&self, rooms: &[i64], serial: Option<u64>) -> Vec<(i64, Vec<OwnedUserId>)> {
+        let now = self.clock.now_ms();
+        let state = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        if serial.is_some_and(|s| s >= state.serial) {
+            return Vec::new();
+        }
+        rooms
+            .iter()
+            .filter_map(|sn| {
+                let room = state.rooms.get(sn)?;
+                let typing: Vec<_> =
+                    room.until.iter().filter(|(_, until)| **until > now).map(|(u, _)| u.clone()).collect();
+                let shown = serial.map_or(!typing.is_empty(), |s| room.changed > s);
+                shown.then_some((*sn, typing))
+            })
+            .collect()
+    }
+}
