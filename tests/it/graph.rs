@@ -101,7 +101,7 @@ struct Watcher {
     since: Option<String>,
     state: State,
     timeline: Vec<OwnedEventId>,
-    /// Keys whose last event in a timeline lost against another one: by that alone a client can't tell.
+    /// Keys whose last event in a timeline lost against another one, or is state no more: this a sync can't tell.
     misled: BTreeSet<Key>,
 }
 
@@ -142,6 +142,7 @@ impl House {
         }
         let mut power_levels = Map::new();
         power_levels.insert("users".into(), users.into());
+        power_levels.insert("events".into(), json!({ "m.room.power_levels": 50 }));
         let wish = CreateRoom {
             version: Some(version.clone()),
             preset: Some(Preset::Public),
@@ -239,7 +240,7 @@ impl Room<'_> {
         self.made(fork, sender, "m.room.member", Some(target.as_str()), &json!({ "membership": membership }))
     }
 
-    /// Power levels as they were made with the room, with other users.
+    /// Power levels for these, with Alice above them.
     fn levels(&self, fork: &mut Fork, sender: &str, users: &[(&str, i64)]) -> Arc<Pdu> {
         let mut named = Map::new();
         if !self.version.rules.authorization.explicitly_privilege_room_creators {
@@ -360,7 +361,8 @@ impl Room<'_> {
                 }
                 if is_in {
                     let known = |state: &State| {
-                        let known = state.iter().filter(|(key, _)| !watcher.misled.contains(*key));
+                        let told = |key: &Key| !watcher.misled.contains(key) && current.contains_key(key);
+                        let known = state.iter().filter(|(key, _)| told(key));
                         known.map(|(key, id)| (key.clone(), id.clone())).collect::<State>()
                     };
                     assert_eq!(known(&watcher.state), known(&current), "{name} {how} after {}", about.json);
@@ -410,6 +412,7 @@ impl Watcher {
     fn lay_over(&mut self, part: &Part, current: &State) -> (State, Vec<OwnedEventId>) {
         let mut timeline = Vec::new();
         for (key, id) in &part.state {
+            assert!(current.contains_key(key), "{key:?} is no state any more");
             self.state.insert(key.clone(), id.clone());
             self.misled.remove(key);
         }
