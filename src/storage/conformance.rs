@@ -6,6 +6,7 @@
 mod compare;
 #[cfg(feature = "postgres")]
 mod faults;
+mod rooms;
 
 use std::{
     collections::{BTreeMap, HashSet},
