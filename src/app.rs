@@ -22,8 +22,9 @@ use crate::{
     config::{self, Config},
     notify::{self, Known, Notifier},
     service::{
-        account_data::AccountData, accounts::Accounts, filters::Filters, profiles::Profiles, push_rules::PushRules,
-        receipts::Receipts, rooms::Rooms, sessions::Sessions, shape::Shapes, timeline::Timelines, typing::Typing,
+        account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, profiles::Profiles,
+        push_rules::PushRules, receipts::Receipts, rooms::Rooms, sessions::Sessions, shape::Shapes,
+        timeline::Timelines, typing::Typing,
     },
     shutdown::Shutdown,
     sync::{Sources, Syncs, Timeouts},
@@ -188,6 +189,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
         signer,
         config.rooms.default_room_version.clone(),
     );
+    let directory = Directory::new(name.clone(), Arc::clone(&storage), Arc::clone(&rooms));
     let mut epoch = [0; 8];
     rng.fill(&mut epoch);
     let sources = Sources {
@@ -229,6 +231,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
         accounts: Arc::new(accounts),
         profiles: Arc::new(profiles),
         account_data: Arc::new(AccountData::new(Arc::clone(&storage))),
+        directory,
         filters: Arc::new(Filters::new(Arc::clone(&storage))),
         push_rules,
         receipts: Receipts::new(Arc::clone(&storage), Arc::clone(&timelines), Arc::clone(clock)),

@@ -19,8 +19,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use crate::{
     config::Config,
     service::{
-        account_data::AccountData, accounts::Accounts, filters::Filters, profiles::Profiles, push_rules::PushRules,
-        receipts::Receipts, rooms::Rooms, session::Authenticator, timeline::Timelines, typing::Typing,
+        account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, profiles::Profiles,
+        push_rules::PushRules, receipts::Receipts, rooms::Rooms, session::Authenticator, timeline::Timelines,
+        typing::Typing,
     },
     shutdown::Shutdown,
     sync::Syncs,
@@ -44,6 +45,7 @@ pub struct Services {
     pub accounts: Arc<Accounts>,
     pub profiles: Arc<Profiles>,
     pub account_data: Arc<AccountData>,
+    pub directory: Arc<Directory>,
     pub filters: Arc<Filters>,
     pub push_rules: Arc<PushRules>,
     pub rooms: Arc<Rooms>,

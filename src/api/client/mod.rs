@@ -9,7 +9,9 @@ mod account;
 mod account_data;
 mod capabilities;
 mod devices;
+mod directory;
 mod filters;
+mod lenient;
 mod login;
 mod messages;
 mod profile;
@@ -33,6 +35,7 @@ pub fn routes(r: Routes) -> Routes {
     let r = account_data::routes(r);
     let r = push_rules::routes(r);
     let r = rooms::routes(r);
+    let r = directory::routes(r);
     let r = messages::routes(r);
     let r = sync::routes(r);
     shared_secret::routes(r)

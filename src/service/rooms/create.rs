@@ -90,6 +90,7 @@ impl Rooms {
         let base = Base::New { room_id: room_id.to_string(), version: version.id.to_string() };
         let mut decided = chain.finish(base, None, self.clock.now_ms());
         decided.commit.alias = alias.map(|alias| NewAlias { alias, creator: creator.to_string() });
+        decided.commit.publish = wish.public;
         match self.storage.persist(decided.commit.clone()).await? {
             Persisted::Stored(_) => {
                 decided.remember(self);
