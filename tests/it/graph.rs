@@ -133,8 +133,7 @@ impl House {
     }
 
     async fn room(&self, version: &RoomVersionId) -> Room<'_> {
-        let privileged =
-            RoomVersion::get(version).unwrap().rules.authorization.explicitly_privilege_room_creators;
+        let privileged = RoomVersion::get(version).unwrap().rules.authorization.explicitly_privilege_room_creators;
         let mut users = Map::new();
         users.insert(user("bob").to_string(), 50.into());
         if !privileged {

@@ -372,7 +372,8 @@ fn what_is_redacted_is_redacted_wherever_it_is_read() {
         let page = store.all_back(&room, ALICE).await;
         let sync = store.syncs(ALICE, since).await;
         let part = only(&sync.joined);
-        for (events, because) in [(&event.events, &event.because), (&page.events, &page.because), (&part.timeline, &part.because)]
+        for (events, because) in
+            [(&event.events, &event.because), (&page.events, &page.because), (&part.timeline, &part.because)]
         {
             let found = events.iter().find(|e| e.event_id == target).unwrap();
             assert_eq!((found.json.as_str(), found.redacted_by.as_deref()), ("{}", Some(by.as_str())));
@@ -648,7 +649,10 @@ fn receipts_are_for_all_or_for_oneself() {
         };
         let pair = |thread: &str, event: &str| (thread.to_owned(), event.to_owned());
         for since in [None, Some(since)] {
-            assert_eq!(seen(&store.syncs(BOB, since).await), [pair("", "$one"), pair("$thread", "$two"), pair("", "$three")]);
+            assert_eq!(
+                seen(&store.syncs(BOB, since).await),
+                [pair("", "$one"), pair("$thread", "$two"), pair("", "$three")]
+            );
             assert_eq!(seen(&store.syncs(ALICE, since).await), [pair("", "$one"), pair("$thread", "$two")]);
         }
         let since = store.now().await;
