@@ -8,8 +8,8 @@ use super::*;
 use crate::{
     AccountDataChange, Base, Direction, MembershipChange, NewAlias, NewEvent, Page, Persisted, Receipt, Redaction,
     RoomCommit, RoomSync, Scope, StateChange, StateOf, Status, StoredEvent, SyncPage, SyncQuery, Transaction,
-    account_data::AccountData as _, ephemeral::Receipts as _, follow::Follow as _, rooms::Rooms as _,
-    sync_page::SyncPages as _, timeline::Timeline as _,
+    account_data::AccountData as _, directory::Directory as _, ephemeral::Receipts as _, follow::Follow as _,
+    rooms::Rooms as _, sync_page::SyncPages as _, timeline::Timeline as _,
 };
 
 /// A room as whoever decides on commits knows it.
@@ -101,6 +101,7 @@ impl Room {
             transaction: None,
             redactions: vec![],
             alias: None,
+            publish: false,
             now_ms: 1,
         };
         for (i, made) in made.iter().enumerate() {
@@ -341,7 +342,7 @@ fn what_is_here_already_is_known() {
         commit.base = Base::New { room_id: same.id.clone(), version: "11".to_owned() };
         commit.alias = alias("#b:x");
         store.persist(commit).await.unwrap();
-        assert_eq!(store.by_alias("#b:x").await.unwrap().as_deref(), Some("!b:x"));
+        assert_eq!(store.alias("#b:x").await.unwrap().unwrap().room_id, "!b:x");
         let third = Room::new(store.numbers(1).await, "c");
         let (mut commit, _) = third.commit(store.numbers(4).await, &beginning(BOB));
         commit.alias = alias("#b:x");
