@@ -131,6 +131,7 @@ CREATE TABLE receipts (
     PRIMARY KEY (room_sn, user_id, type, thread)
 );
 CREATE INDEX receipts_pos ON receipts (room_sn, pos);
+CREATE INDEX receipts_private ON receipts (pos) WHERE type = 'm.read.private';
 
 CREATE TABLE aliases (
     alias   TEXT PRIMARY KEY,

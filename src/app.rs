@@ -79,15 +79,15 @@ pub struct Running {
 }
 
 /// The database, and who is told of its commits.
-struct Opened {
-    storage: Arc<dyn Storage>,
-    notifier: Arc<Notifier>,
-    bus: Arc<dyn Bus>,
-    known: Arc<Known>,
+pub struct Opened {
+    pub storage: Arc<dyn Storage>,
+    pub notifier: Arc<Notifier>,
+    pub bus: Arc<dyn Bus>,
+    pub known: Arc<Known>,
 }
 
 /// Opens the database that the configuration names, and makes sure that it is this server's.
-async fn open(config: &Config, bus: Arc<dyn Bus>) -> Result<Opened, StartError> {
+pub async fn open(config: &Config, bus: Arc<dyn Bus>) -> Result<Opened, StartError> {
     let database = &config.database;
     let backend = match database.database_backend {
         config::Backend::Sqlite => {

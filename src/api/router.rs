@@ -22,7 +22,7 @@ use futures_util::future::BoxFuture;
 use hearth_core::{Error, Kind, Result};
 use http::{Method, Response};
 use ruma::api::{
-    IncomingRequest, Metadata,
+    IncomingRequest, Metadata, OutgoingResponse,
     auth_scheme::{AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken, NoAuthentication},
     path_builder::PathBuilder,
 };
@@ -82,6 +82,17 @@ impl Routes {
         R::OutgoingResponse: Send,
         H: Fn(Api, Client<R>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<R::OutgoingResponse>> + Send + 'static,
+    {
+        self.client_as::<R, R::OutgoingResponse, H, F>(handler)
+    }
+
+    /// The same where ruma's type can't say the answer as clients want it.
+    pub fn client_as<R, A, H, F>(self, handler: H) -> Self
+    where
+        R: IncomingRequest + Send + 'static,
+        A: OutgoingResponse + Send,
+        H: Fn(Api, Client<R>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<A>> + Send + 'static,
     {
         self.add::<R>(
             Token::Required,

@@ -6,6 +6,9 @@
 mod compare;
 #[cfg(feature = "postgres")]
 mod faults;
+mod rooms;
+#[cfg(feature = "postgres")]
+mod rooms_compare;
 
 use std::{
     collections::{BTreeMap, HashSet},

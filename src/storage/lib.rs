@@ -1,7 +1,7 @@
 //! Storage: what the server keeps, as operations on a database.
 //!
 //! One trait an aggregate, whose methods are whole domain operations: one method, one transaction, one sentence. The
-//! operations are written once, over [`tx::Tx`], and two engines run them: SQLite and Postgres.
+//! operations are written once, over `tx::Tx`, and two engines run them: SQLite and Postgres.
 
 pub mod account_data;
 pub mod accounts;

@@ -111,15 +111,18 @@ fn leave_rooms<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Resu
     })
 }
 
-/// Does something now and then until the server stops.
+/// Does something now and then, and once more when the server stops.
 async fn every<F: Future<Output = Result<()>>>(workers: Arc<Workers>, period: Duration, what: impl Fn() -> F) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(period) => {}
-            () = workers.shutdown.said() => return,
+            () = workers.shutdown.said() => {}
         }
         if let Err(e) = what().await {
             tracing::warn!(error = %e, "a regular task failed; it will be tried again");
+        }
+        if workers.shutdown.is_said() {
+            return;
         }
     }
 }

@@ -5,5 +5,6 @@ mod support;
 mod accounts;
 mod discovery;
 mod frame;
+mod graph;
 mod process;
 mod secrets;

@@ -49,13 +49,20 @@ impl Rooms {
             drop(slot);
             match stored {
                 Ok(Persisted::Stored(_)) => return Ok(status),
-                Ok(Persisted::Known) => return Ok(Status::Accepted),
+                Ok(Persisted::Known) => return self.status_of(&pdu).await,
                 Ok(other) => return Err(Error::internal(format!("persist answered {other:?}"))),
                 Err(hearth_storage::Error::Conflict(why)) => tracing::debug!(why, "received on an old head"),
                 Err(e) => return Err(e.into()),
             }
         }
         Err(Error::unavailable("The room is too busy, try again"))
+    }
+
+    /// What became of an event that came before.
+    async fn status_of(&self, pdu: &Pdu) -> Result<Status> {
+        let stored = self.storage.events_by_id(vec![pdu.event_id.to_string()]).await?;
+        let known = stored.first().ok_or_else(|| Error::internal("an event that is known is not here"))?;
+        Ok(known.status)
     }
 
     /// Decides where an event stands, and what the room's state is with it.
