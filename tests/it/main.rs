@@ -3,8 +3,10 @@
 mod support;
 
 mod accounts;
+mod directory;
 mod discovery;
 mod frame;
 mod graph;
 mod process;
+mod promises;
 mod secrets;

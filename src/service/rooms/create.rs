@@ -13,6 +13,9 @@ use super::{
     write::{Chain, Head, Part},
 };
 
+/// How many rooms a user can make in one millisecond.
+const MOST_AT_ONCE: i64 = 100;
+
 /// What a client wants of a new room.
 #[derive(Debug, Default)]
 pub struct CreateRoom {
@@ -62,12 +65,35 @@ impl Rooms {
         }
         let parts = self.first_events(creator, &wish, version, alias.as_deref()).await?;
 
+        // A room that is named after its create event has the name of another if that was made in the same millisecond,
+        // by the same user and with the same content: then this one is dated a moment later.
+        for later_ms in 0..MOST_AT_ONCE {
+            match self.make(creator, &wish, version, alias.as_deref(), &parts, later_ms).await? {
+                (room_id, Persisted::Stored(_)) => return Ok(room_id),
+                (_, Persisted::RoomExists) if version.hashes_room_id() => {}
+                (_, Persisted::AliasTaken) => return Err(Error::new(Kind::RoomInUse, "The alias is taken")),
+                (_, other) => return Err(Error::internal(format!("a new room met {other:?}"))),
+            }
+        }
+        Err(Error::unavailable("Too many rooms are being made at once, try again"))
+    }
+
+    /// Stores the room, unless something is in the way.
+    async fn make(
+        &self,
+        creator: &UserId,
+        wish: &CreateRoom,
+        version: &'static RoomVersion,
+        alias: Option<&str>,
+        parts: &[Part],
+        later_ms: i64,
+    ) -> Result<(OwnedRoomId, Persisted)> {
         let sns: Vec<i64> = self.numbers.take(parts.len()).await?.collect();
         let room_id = if version.hashes_room_id() {
             // Replaced by the hash of the create event as soon as there is one.
             RoomId::parse("!pending").map_err(Error::internal)?
         } else {
-            ids::new_room_id(&*self.rng, server_name)?
+            ids::new_room_id(&*self.rng, self.signer.server_name())?
         };
         let room_sn = *sns.first().ok_or_else(|| Error::internal("a room without events"))?;
         let mut chain = Chain::new(Head {
@@ -79,6 +105,7 @@ impl Rooms {
             tips: vec![],
             made: Held::default(),
         });
+        chain.later_ms = later_ms;
         for (part, sn) in parts.iter().zip(sns) {
             self.append(&mut chain, part, sn, None).await.map_err(|e| match e {
                 // What the rules forbid here is what the client asked to start with.
@@ -89,16 +116,13 @@ impl Rooms {
         let room_id = chain.head.id.clone();
         let base = Base::New { room_id: room_id.to_string(), version: version.id.to_string() };
         let mut decided = chain.finish(base, None, self.clock.now_ms());
-        decided.commit.alias = alias.map(|alias| NewAlias { alias, creator: creator.to_string() });
+        decided.commit.alias = alias.map(|alias| NewAlias { alias: alias.to_owned(), creator: creator.to_string() });
         decided.commit.publish = wish.public;
-        match self.storage.persist(decided.commit.clone()).await? {
-            Persisted::Stored(_) => {
-                decided.remember(self);
-                Ok(room_id)
-            }
-            Persisted::AliasTaken => Err(Error::new(Kind::RoomInUse, "The alias is taken")),
-            other => Err(Error::internal(format!("a new room met {other:?}"))),
+        let persisted = self.storage.persist(decided.commit.clone()).await?;
+        if let Persisted::Stored(_) = persisted {
+            decided.remember(self);
         }
+        Ok((room_id, persisted))
     }
 
     async fn first_events(
