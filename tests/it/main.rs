@@ -6,3 +6,5 @@ mod discovery;
 mod frame;
 mod graph;
 mod process;
+mod rooms;
+mod sync;

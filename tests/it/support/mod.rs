@@ -13,6 +13,7 @@
 
 pub mod backend;
 pub mod client;
+pub mod people;
 pub mod server;
 pub mod wire;
 
