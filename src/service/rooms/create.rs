@@ -120,8 +120,7 @@ impl Rooms {
         let room_id = chain.head.id.clone();
         let base = Base::New { room_id: room_id.to_string(), version: version.id.to_string() };
         let mut decided = chain.finish(base, None, self.clock.now_ms());
-        decided.commit.alias =
-            alias.map(|alias| NewAlias { alias: alias.to_owned(), creator: creator.to_string() });
+        decided.commit.alias = alias.map(|alias| NewAlias { alias: alias.to_owned(), creator: creator.to_string() });
         Ok((room_id, decided))
     }
 

@@ -211,14 +211,13 @@ impl Person {
     /// All events of a room that this person can page to.
     pub async fn pages(&self, room: &str, parameters: &str) -> Vec<String> {
         let mut all = Vec::new();
-        let mut from = String::new();
+        let mut query = parameters.to_owned();
         loop {
-            let page = self.reads(room, &format!("messages?{parameters}{from}")).await.ok();
+            let page = self.reads(room, &format!("messages?{query}")).await.ok();
             all.extend(ids(&page["chunk"]));
-            match page["end"].as_str() {
-                Some(end) => from = format!("&from={end}"),
-                None => return all,
-            }
+            let Some(end) = page["end"].as_str() else { return all };
+            let others: Vec<&str> = parameters.split('&').filter(|p| !p.starts_with("from=")).collect();
+            query = format!("{}&from={end}", others.join("&"));
         }
     }
 }
