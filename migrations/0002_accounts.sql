@@ -36,7 +36,8 @@ CREATE TABLE access_tokens (
 );
 CREATE INDEX access_tokens_device ON access_tokens (user_id, device_id);
 
--- Sessions that ended, so that another process drops them from its cache.
+-- Sessions that ended, so that another process drops them from its cache. An empty device_id stands for any of the
+-- user's devices: what ends together takes one position.
 CREATE TABLE revocations (
     pos       BIGINT PRIMARY KEY,
     user_id   TEXT NOT NULL,

@@ -22,8 +22,9 @@ use crate::{
     config::{self, Config},
     notify::{self, Known, Notifier},
     service::{
-        account_data::AccountData, accounts::Accounts, filters::Filters, profiles::Profiles, push_rules::PushRules,
-        receipts::Receipts, rooms::Rooms, sessions::Sessions, shape::Shapes, timeline::Timelines, typing::Typing,
+        account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, profiles::Profiles,
+        push_rules::PushRules, receipts::Receipts, rooms::Rooms, sessions::Sessions, shape::Shapes,
+        timeline::Timelines, typing::Typing,
     },
     shutdown::Shutdown,
     sync::{Sources, Syncs, Timeouts},
@@ -74,7 +75,7 @@ pub struct Running {
     metrics: Option<Serving>,
     supervisor: Supervisor,
     storage: Arc<dyn Storage>,
-    first_token: Option<String>,
+    first_admin_token: Option<String>,
 }
 
 /// The database, and who is told of its commits.
@@ -137,8 +138,7 @@ async fn signer(config: &Config, storage: &dyn Storage, deps: &Deps) -> Result<S
     Ok(Signer::new(config.server.server_name.clone(), key_id, seed)?)
 }
 
-/// The service of accounts alone, as the command line uses it.
-pub fn accounts(config: &Config, storage: &Arc<dyn Storage>, deps: &Deps) -> (Arc<Sessions>, Accounts) {
+fn accounts(config: &Config, storage: &Arc<dyn Storage>, deps: &Deps) -> (Arc<Sessions>, Accounts) {
     let sessions = Sessions::new(Arc::clone(storage), Arc::clone(&deps.clock));
     let accounts = Accounts::new(
         config.server.server_name.clone(),
@@ -151,12 +151,20 @@ pub fn accounts(config: &Config, storage: &Arc<dyn Storage>, deps: &Deps) -> (Ar
     (sessions, accounts)
 }
 
+/// The accounts without a server around them, for an operator at the command line. Another process may be serving them
+/// at the same time.
+pub async fn offline(config: &Config, deps: &Deps) -> Result<(Accounts, Arc<dyn Storage>), StartError> {
+    let opened = open(config, Arc::new(LocalBus::default())).await?;
+    let (_, accounts) = accounts(config, &opened.storage, deps);
+    Ok((accounts, opened.storage))
+}
+
 /// The server without its sockets: storage → bus → notifier → services → workers.
 pub struct House {
     pub services: Services,
     supervisor: Supervisor,
     storage: Arc<dyn Storage>,
-    first_token: Option<String>,
+    first_admin_token: Option<String>,
 }
 
 /// Builds the house, and lets the workers begin.
@@ -181,6 +189,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
         signer,
         config.rooms.default_room_version.clone(),
     );
+    let directory = Directory::new(name.clone(), Arc::clone(&storage), Arc::clone(&rooms));
     let mut epoch = [0; 8];
     rng.fill(&mut epoch);
     let sources = Sources {
@@ -197,7 +206,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
         max: Duration::from_millis(config.sync.client_sync_timeout_max),
     };
     let syncs = Syncs::new(sources, u64::from_le_bytes(epoch), timeouts);
-    let first_token = accounts.first_start().await?;
+    let first_admin_token = accounts.first_start().await?;
 
     let workers = Workers {
         storage: Arc::clone(&storage),
@@ -222,6 +231,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
         accounts: Arc::new(accounts),
         profiles: Arc::new(profiles),
         account_data: Arc::new(AccountData::new(Arc::clone(&storage))),
+        directory,
         filters: Arc::new(Filters::new(Arc::clone(&storage))),
         push_rules,
         receipts: Receipts::new(Arc::clone(&storage), Arc::clone(&timelines), Arc::clone(clock)),
@@ -234,7 +244,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
             Arc::new(WorkersAlive { pulse, clock: Arc::clone(clock) }),
         ],
     };
-    Ok(House { services, supervisor, storage, first_token })
+    Ok(House { services, supervisor, storage, first_admin_token })
 }
 
 /// Starts a server. When this returns, it can be reached.
@@ -244,7 +254,7 @@ pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartErro
         None => None,
         Some(port) => Some((port, telemetry::metrics().map_err(StartError::Metrics)?)),
     };
-    let House { services, supervisor, storage, first_token } = build(Arc::clone(&config), &deps).await?;
+    let House { services, supervisor, storage, first_admin_token } = build(Arc::clone(&config), &deps).await?;
     let shutdown = services.shutdown.clone();
 
     let metrics = match collected {
@@ -262,7 +272,7 @@ pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartErro
     let http = Serving::start(listeners, router, running, deps.rng, Limits::from(&config.http))?;
 
     let patience = Duration::from_secs(config.http.stop_timeout_s);
-    Ok(Running { shutdown, supervisor, patience, http, metrics, storage, first_token })
+    Ok(Running { shutdown, supervisor, patience, http, metrics, storage, first_admin_token })
 }
 
 /// Samples pile up between two readings unless somebody sorts them in; nobody may be reading.
@@ -319,8 +329,8 @@ impl Running {
     }
 
     /// At the first start: the token with which an administrator registers.
-    pub fn first_token(&self) -> Option<&str> {
-        self.first_token.as_deref()
+    pub fn first_admin_token(&self) -> Option<&str> {
+        self.first_admin_token.as_deref()
     }
 
     /// Resolves when something within says that the server has to stop.

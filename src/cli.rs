@@ -1,5 +1,6 @@
 //! The command line: a subcommand a file.
 
+mod admin;
 mod config;
 mod serve;
 
@@ -34,6 +35,9 @@ struct Settings {
 enum Command {
     /// Run the server; so does no command at all
     Serve,
+    /// Administer the server, whether it runs or not
+    #[command(subcommand)]
+    Admin(admin::Command),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -45,6 +49,7 @@ pub fn run() -> ExitCode {
     let sources = arguments.settings.sources();
     match arguments.command {
         None | Some(Command::Serve) => serve::run(&sources),
+        Some(Command::Admin(command)) => admin::run(&command, &sources),
         Some(Command::Config(command)) => config::run(&command, &sources),
     }
 }

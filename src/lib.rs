@@ -1,7 +1,7 @@
 //! Hearth, a Matrix homeserver.
 //!
 //! ```text
-//! main → cli → app → { api, worker } → sync → service → { notify, bus, federation } → storage → core
+//! main → cli → app → { api, worker } → sync → service → notify → { bus, federation } → storage → core
 //! ```
 //!
 //! Imports go only in the direction of the arrows; `tests/layers.rs` holds them to it. `config`, `telemetry` and

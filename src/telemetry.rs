@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 
-/// The names of the metrics. Each is explained in [`ALL`].
+/// The names of the metrics. Each is explained in the table below.
 pub mod name {
     pub const HTTP_REQUESTS: &str = "hearth_http_requests_total";
     pub const HTTP_DURATION: &str = "hearth_http_request_duration_seconds";

@@ -4,6 +4,7 @@ pub mod client;
 mod edge;
 mod extract;
 pub mod health;
+mod json;
 mod respond;
 mod router;
 pub mod server;
@@ -18,8 +19,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use crate::{
     config::Config,
     service::{
-        account_data::AccountData, accounts::Accounts, filters::Filters, profiles::Profiles, push_rules::PushRules,
-        receipts::Receipts, rooms::Rooms, session::Authenticator, timeline::Timelines, typing::Typing,
+        account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, profiles::Profiles,
+        push_rules::PushRules, receipts::Receipts, rooms::Rooms, session::Authenticator, timeline::Timelines,
+        typing::Typing,
     },
     shutdown::Shutdown,
     sync::Syncs,
@@ -27,6 +29,7 @@ use crate::{
 };
 
 pub use extract::{Client, Optional, Public};
+pub use json::Json;
 pub use router::Routes;
 
 /// What handlers may call. Cheap to clone. A new service is a field of [`Services`], filled in `app`.
@@ -42,6 +45,7 @@ pub struct Services {
     pub accounts: Arc<Accounts>,
     pub profiles: Arc<Profiles>,
     pub account_data: Arc<AccountData>,
+    pub directory: Arc<Directory>,
     pub filters: Arc<Filters>,
     pub push_rules: Arc<PushRules>,
     pub rooms: Arc<Rooms>,

@@ -2,7 +2,7 @@
 //!
 //! A handler is an async function of [`Api`] and one of [`Client`], [`Public`], [`Optional`]:
 //!
-//! ```ignore
+//! ```text
 //! pub fn routes(r: Routes) -> Routes {
 //!     r.client(create).client(send_to_device).with_limit(4 << 20)
 //! }
@@ -22,7 +22,7 @@ use futures_util::future::BoxFuture;
 use hearth_core::{Error, Kind, Result};
 use http::{Method, Response};
 use ruma::api::{
-    IncomingRequest, Metadata,
+    IncomingRequest, Metadata, OutgoingResponse,
     auth_scheme::{AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken, NoAuthentication},
     path_builder::PathBuilder,
 };
@@ -82,6 +82,17 @@ impl Routes {
         R::OutgoingResponse: Send,
         H: Fn(Api, Client<R>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<R::OutgoingResponse>> + Send + 'static,
+    {
+        self.client_as::<R, R::OutgoingResponse, H, F>(handler)
+    }
+
+    /// The same where ruma's type can't say the answer as clients want it.
+    pub fn client_as<R, A, H, F>(self, handler: H) -> Self
+    where
+        R: IncomingRequest + Send + 'static,
+        A: OutgoingResponse + Send,
+        H: Fn(Api, Client<R>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<A>> + Send + 'static,
     {
         self.add::<R>(
             Token::Required,
@@ -147,12 +158,6 @@ impl Routes {
     /// The last endpoint waits for news although its method is not GET: when its client goes away, it ends.
     pub fn waits(self) -> Self {
         self.last(|route| route.waits = true)
-    }
-
-    /// Endpoints that ruma has no types for.
-    pub fn untyped(mut self, router: Router) -> Self {
-        self.plain = self.plain.merge(router);
-        self
     }
 
     /// A page that is no Matrix endpoint, for GET.

@@ -69,12 +69,11 @@ async fn serve(config: Arc<Config>) -> Result<(), String> {
             return Ok(());
         }
     };
+    if let Some(token) = running.first_admin_token() {
+        println!("There is no user yet. Whoever registers with the token {token} becomes an administrator.");
+    }
     for address in running.addresses() {
         tracing::info!("{name} is served on http://{address}");
-    }
-    if let Some(token) = running.first_token() {
-        // On standard output, not into the log: whoever reads it becomes the administrator.
-        println!("There is no user yet. The first to register with this token becomes an administrator: {token}");
     }
     for address in running.metrics_addresses() {
         tracing::info!("metrics are on http://{address}/metrics");

@@ -51,6 +51,8 @@ pub enum Kind {
     BadJson,
     BadState,
     CannotLeaveServerNoticeRoom,
+    /// Somebody else has it already: 409.
+    Conflict,
     Exclusive,
     Forbidden,
     GuestAccessForbidden,

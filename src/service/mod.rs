@@ -2,6 +2,7 @@
 
 pub mod account_data;
 pub mod accounts;
+pub mod directory;
 pub mod filters;
 mod passwords;
 pub mod profiles;

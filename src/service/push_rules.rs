@@ -14,7 +14,8 @@ use ruma::{
     UserId,
     events::{AnyGlobalAccountDataEvent, push_rules::PushRulesEventContent},
     push::{
-        Action, AnyPushRule, InsertPushRuleError, NewPushRule, PushCondition, RemovePushRuleError, RuleKind, Ruleset,
+        Action, AnyPushRule, AnyPushRuleRef, InsertPushRuleError, NewPushRule, PushCondition, RemovePushRuleError,
+        RuleKind, Ruleset,
     },
     serde::Raw,
 };
@@ -58,7 +59,7 @@ impl PushRules {
 
     /// One rule of the user.
     pub async fn rule(&self, user: &UserId, kind: RuleKind, rule_id: &str) -> Result<AnyPushRule> {
-        self.rules(user).await?.get(kind, rule_id).map(ruma::push::AnyPushRuleRef::to_owned).ok_or_else(no_rule)
+        self.rules(user).await?.get(kind, rule_id).map(AnyPushRuleRef::to_owned).ok_or_else(no_rule)
     }
 
     /// Adds a rule, or puts it in the place of the one with its id.

@@ -122,7 +122,7 @@ impl Sessions {
     }
 
     /// Forgets everything that is cached: too many sessions ended to say whose.
-    pub fn all_revoked(&self) {
+    pub fn forget_all(&self) {
         let mut revoked = self.revoked.write().unwrap_or_else(PoisonError::into_inner);
         revoked.count += 1;
         revoked.floor = revoked.count;

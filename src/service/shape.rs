@@ -46,6 +46,8 @@ pub struct Beside<'a> {
     pub because: Option<&'a StoredEvent>,
     /// The state event that it replaced.
     pub replaced: Option<&'a StoredEvent>,
+    /// What the reader's membership was then.
+    pub membership: Option<&'a str>,
     /// Leave out the room id: the place says it.
     pub in_sync: bool,
 }
@@ -94,6 +96,11 @@ impl Shapes {
         Ok(shape)
     }
 
+    /// Who sent the event.
+    pub fn sender(&self, room: &Room, stored: &StoredEvent) -> Result<ruma::OwnedUserId> {
+        Ok(self.shape(room, stored)?.sender.clone())
+    }
+
     /// The event for one reader.
     pub fn event<T>(
         &self,
@@ -109,6 +116,7 @@ impl Shapes {
         {
             unsigned.transaction_id.clone_from(&stored.txn_id);
         }
+        unsigned.membership = beside.membership.map(str::to_owned);
         if let Some(because) = beside.because {
             let redaction = self.shape(room, because)?;
             unsigned.redacted_because = Some(redaction.event.with_unsigned(&Unsigned::default())?);

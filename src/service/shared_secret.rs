@@ -73,11 +73,6 @@ impl Accounts {
         self.create(wanted, admin).await
     }
 
-    /// Fails if there is no such registration here.
-    pub fn shared_secret_is_set(&self) -> Result<()> {
-        self.shared_secret().map(drop)
-    }
-
     fn shared_secret(&self) -> Result<&str> {
         let secret =
             self.registration.registration_shared_secret.as_ref().map(Secret::expose).filter(|s| !s.is_empty());

@@ -1,14 +1,14 @@
 //! Reading rooms: what a user may see of the timeline, the state, the members. Every read path asks the same visibility
 //! log, before it counts towards a limit.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use hearth_core::{
     Error, Result,
     limits::MAX_PAGE,
     token::{TimelineToken, Token},
 };
-use hearth_storage::{Direction, Membership, RoomRow, RoomView, StateOf, Storage, StoredEvent};
+use hearth_storage::{Direction, Membership, RoomRow, RoomView, StateOf, Storage, StoredEvent, membership_at};
 use ruma::{EventId, RoomId, api::client::filter::RoomEventFilter, serde::Raw};
 
 use super::shape::{Beside, Reader, Room, Shapes, passes, redaction_of};
@@ -41,11 +41,13 @@ pub struct PageWish {
 }
 
 /// A page of messages.
-pub struct Messages<T> {
+pub struct Messages<T, S> {
     pub start: TimelineToken,
     /// Where the next page begins; `None` at the end of what there is.
     pub end: Option<TimelineToken>,
     pub chunk: Vec<Raw<T>>,
+    /// If the filter asks for it, the memberships of those who sent the events.
+    pub state: Vec<Raw<S>>,
 }
 
 /// Which members are asked for.
@@ -97,7 +99,7 @@ impl Timelines {
     }
 
     /// A page of the timeline: events that the reader may see and the filter lets through, up to the limit.
-    pub async fn messages<T>(&self, reader: Reader<'_>, room_id: &RoomId, wish: PageWish) -> Result<Messages<T>> {
+    pub async fn messages<T, S>(&self, reader: Reader<'_>, room_id: &RoomId, wish: PageWish) -> Result<Messages<T, S>> {
         let (row, access) = self.open(reader, room_id).await?;
         let room = Room::new(&row)?;
         let limit = usize::try_from(wish.limit.clamp(1, MAX_PAGE)).unwrap_or(1);
@@ -117,6 +119,7 @@ impl Timelines {
 
         let mut at = start;
         let mut chunk = Vec::new();
+        let (mut first, mut senders) = (None, BTreeSet::new());
         let mut looked_at = 0;
         let mut end = None;
         'pages: loop {
@@ -147,8 +150,16 @@ impl Timelines {
                 };
                 looked_at += 1;
                 if page.log.sees(event, reader.user.as_str()) && passes(&wish.filter, room_id, event)? {
-                    let beside = Beside { because: redaction_of(event, &page.because), ..Beside::default() };
+                    let beside = Beside {
+                        because: redaction_of(event, &page.because),
+                        membership: Some(membership_at(&page.log.membership, event)),
+                        ..Beside::default()
+                    };
                     chunk.push(self.shapes.event(&room, event, reader, beside)?);
+                    if !wish.filter.lazy_load_options.is_disabled() {
+                        first.get_or_insert(event.topo);
+                        senders.insert(self.shapes.sender(&room, event)?.to_string());
+                    }
                 }
             }
             if last_page {
@@ -159,7 +170,24 @@ impl Timelines {
                 break;
             }
         }
-        Ok(Messages { start, end, chunk })
+        let state = self.members_at(&room, reader, senders, first).await?;
+        Ok(Messages { start, end, chunk, state })
+    }
+
+    /// The member events of some users, as they were at an event of the room.
+    async fn members_at<T>(
+        &self,
+        room: &Room,
+        reader: Reader<'_>,
+        users: BTreeSet<String>,
+        at: Option<i64>,
+    ) -> Result<Vec<Raw<T>>> {
+        if users.is_empty() {
+            return Ok(Vec::new());
+        }
+        let of = StateOf::Members(users.into_iter().collect());
+        let members = self.storage.state(room.sn, of, at).await?;
+        members.iter().map(|e| self.shapes.event(room, e, reader, Beside::default())).collect()
     }
 
     /// One event, if the reader may see it.
@@ -174,7 +202,11 @@ impl Timelines {
         if event.status != hearth_storage::Status::Accepted || !found.log.sees(event, reader.user.as_str()) {
             return Err(unknown());
         }
-        let beside = Beside { because: redaction_of(event, &found.because), ..Beside::default() };
+        let beside = Beside {
+            because: redaction_of(event, &found.because),
+            membership: Some(membership_at(&found.log.membership, event)),
+            ..Beside::default()
+        };
         self.shapes.event(&Room::new(&row)?, event, reader, beside)
     }
 
@@ -243,6 +275,14 @@ impl Timelines {
         match view {
             Some(RoomView { room, membership: Some(m) }) if m.membership == "join" => Ok(room),
             _ => Err(Error::forbidden("You are not in this room")),
+        }
+    }
+
+    /// A room that the reader is in, or that anybody may read.
+    pub async fn open_room(&self, reader: Reader<'_>, room_id: &RoomId) -> Result<RoomRow> {
+        match self.open(reader, room_id).await? {
+            (room, Access::Now) => Ok(room),
+            (_, Access::Until(_)) => Err(Error::forbidden("You are not in this room")),
         }
     }
 

@@ -327,7 +327,7 @@ mod tests {
     use super::*;
     use crate::{
         outbox::Outbox as _,
-        sessions::{DEVICE_CLEANUP, Sessions as _, tests::session},
+        sessions::{DEVICE_CLEANUP, LoggedIn, Sessions as _, tests::session},
         testing::each_backend,
     };
 
@@ -451,9 +451,9 @@ mod tests {
             let row = store.user("@a:x").await.unwrap().unwrap();
             assert!(row.deactivated && row.password_hash.is_none());
             let login = store.login("@a:x", Some("hash"), session("D", 2)).await.unwrap();
-            assert_eq!(login, sessions::LoggedIn::Refused);
+            assert_eq!(login, LoggedIn::Refused);
             let login = store.login("@a:x", None, session("D", 2)).await.unwrap();
-            assert_eq!(login, sessions::LoggedIn::Refused);
+            assert_eq!(login, LoggedIn::Refused);
             assert!(!store.set_password("@a:x", "new", None, None).await.unwrap());
             assert!(!store.deactivate("@a:x", false, ending("k")).await.unwrap());
             assert_eq!(store.register(user("@a:x"), None, None).await.unwrap(), Registered::Taken);

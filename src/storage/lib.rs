@@ -1,12 +1,13 @@
 //! Storage: what the server keeps, as operations on a database.
 //!
 //! One trait an aggregate, whose methods are whole domain operations: one method, one transaction, one sentence. The
-//! operations are written once, over [`tx::Tx`], and two engines run them: SQLite and Postgres.
+//! operations are written once, over `tx::Tx`, and two engines run them: SQLite and Postgres.
 
 pub mod account_data;
 pub mod accounts;
 #[cfg(test)]
 mod conformance;
+pub mod directory;
 pub mod ephemeral;
 mod error;
 pub mod filters;
@@ -42,7 +43,7 @@ pub use rooms::{
 };
 pub use stream::{SigningKey, Stream};
 pub use sync_page::{RoomSync, StrippedRoom, SyncPage, SyncQuery};
-pub use timeline::{Direction, Membership, Page, RoomView, StateOf, VisibilityLog, is_world_readable};
+pub use timeline::{Direction, Membership, Page, RoomView, StateOf, VisibilityLog, is_world_readable, membership_at};
 use tx::Engine;
 pub use tx::{Answer, CommitSink, Committed, Wake};
 
@@ -61,6 +62,7 @@ pub trait Storage:
     + ephemeral::Receipts
     + sync_page::SyncPages
     + follow::Follow
+    + directory::Directory
     + Send
     + Sync
     + 'static
@@ -117,6 +119,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
     let modules = [
         (account_data::ALL, account_data::ALL_BULK),
         (accounts::ALL, accounts::ALL_BULK),
+        (directory::ALL, directory::ALL_BULK),
         (ephemeral::ALL, ephemeral::ALL_BULK),
         (filters::ALL, filters::ALL_BULK),
         (follow::ALL, follow::ALL_BULK),

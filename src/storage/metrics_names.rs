@@ -10,7 +10,7 @@ pub const OPERATIONS: &str = "storage_operations_total";
 pub const READ_SECONDS: &str = "storage_read_seconds";
 /// Counter by `operation` and `outcome`: reads that failed.
 pub const READ_FAILURES: &str = "storage_read_failures_total";
-/// Gauge by `queue` (`write`, `read`): operations that wait for their turn.
+/// Gauge: writes that wait for their turn (on Postgres: for the lane's).
 pub const QUEUE_OPERATIONS: &str = "storage_queue_operations";
 /// Counter by `reason` (`dirty`, `deadlock`, `lost`): batches that Postgres had to run again.
 pub const BATCH_RERUNS: &str = "storage_batch_reruns_total";

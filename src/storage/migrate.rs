@@ -14,13 +14,15 @@ pub(crate) struct Migration {
     pub(crate) sqlite: &'static str,
     #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
     pub(crate) postgres: &'static str,
+    /// The texts are one, and its types mean to each database what suits it.
+    shared: bool,
 }
 
 /// One text for both: `0001_stream.sql`.
 macro_rules! both {
     ($name:literal) => {{
         const TEXT: &str = include_str!(concat!("../../migrations/", $name, ".sql"));
-        Migration { name: $name, sqlite: TEXT, postgres: TEXT }
+        Migration { name: $name, sqlite: TEXT, postgres: TEXT, shared: true }
     }};
 }
 
@@ -32,12 +34,14 @@ macro_rules! apart {
             name: $name,
             sqlite: include_str!(concat!("../../migrations/", $name, ".sqlite.sql")),
             postgres: include_str!(concat!("../../migrations/", $name, ".postgres.sql")),
+            shared: false,
         }
     };
 }
 
 /// Every step, in order.
-const MIGRATIONS: &[Migration] = &[both!("0001_stream"), both!("0002_accounts"), both!("0003_rooms")];
+const MIGRATIONS: &[Migration] =
+    &[both!("0001_stream"), both!("0002_accounts"), both!("0003_rooms"), both!("0004_directory")];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
     number BIGINT PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_ms BIGINT NOT NULL)";
@@ -98,16 +102,35 @@ fn next_of(migrations: &'static [Migration], applied: Vec<Row>, dialect: Dialect
 impl Step {
     fn new(number: i64, migration: &Migration, dialect: Dialect) -> Self {
         let (text, sql) = match dialect {
-            // To SQLite only `INTEGER PRIMARY KEY` means the table's own key; anything else is a second tree to keep.
-            Dialect::Sqlite => {
-                (migration.sqlite, migration.sqlite.replace("BIGINT PRIMARY KEY", "INTEGER PRIMARY KEY"))
-            }
+            Dialect::Sqlite => (migration.sqlite, for_sqlite(migration.sqlite)),
             #[cfg(feature = "postgres")]
-            Dialect::Postgres => (migration.postgres, migration.postgres.to_owned()),
+            Dialect::Postgres => (migration.postgres, for_postgres(migration.postgres)),
         };
+        let sql = if migration.shared { sql } else { text.to_owned() };
         let checksum = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
         Self { number, name: migration.name, checksum, sql }
     }
+}
+
+/// To SQLite only `INTEGER PRIMARY KEY` means the table's own key; anything else is a second tree to keep.
+fn for_sqlite(shared: &str) -> String {
+    shared.replace("BIGINT PRIMARY KEY", "INTEGER PRIMARY KEY")
+}
+
+/// Texts compare by their bytes, as on SQLite. That is quicker too, and no index breaks when the system's rules of a
+/// language change.
+#[cfg(feature = "postgres")]
+fn for_postgres(shared: &str) -> String {
+    let line = |line: &str| {
+        let (code, comment) = line.split_at(line.find("--").unwrap_or(line.len()));
+        let words = code.split_inclusive(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let typed = words.map(|word| match word.strip_prefix("TEXT") {
+            Some(after) if after.len() <= 1 => format!("TEXT COLLATE \"C\"{after}"),
+            _ => word.to_owned(),
+        });
+        typed.collect::<String>() + comment
+    };
+    shared.split_inclusive('\n').map(line).collect()
 }
 
 /// Milliseconds since 1970, for the engines' own records.
@@ -143,9 +166,18 @@ mod tests {
         assert_eq!(files, listed);
     }
 
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn texts_compare_by_their_bytes() {
+        let shared = "CREATE TABLE t (\n    TEXTS TEXT PRIMARY KEY, -- no TEXT here\n    b TEXT,\n    c TEXT\n);";
+        let expected = "CREATE TABLE t (\n    TEXTS TEXT COLLATE \"C\" PRIMARY KEY, -- no TEXT here\n    \
+                        b TEXT COLLATE \"C\",\n    c TEXT COLLATE \"C\"\n);";
+        assert_eq!(for_postgres(shared), expected);
+    }
+
     const TWO: &[Migration] = &[
-        Migration { name: "0001_a", sqlite: "CREATE TABLE a (x BIGINT PRIMARY KEY)", postgres: "" },
-        Migration { name: "0002_b", sqlite: "CREATE TABLE b (x BIGINT)", postgres: "" },
+        Migration { name: "0001_a", sqlite: "CREATE TABLE a (x BIGINT PRIMARY KEY)", postgres: "", shared: true },
+        Migration { name: "0002_b", sqlite: "CREATE TABLE b (x BIGINT)", postgres: "", shared: true },
     ];
 
     fn applied(steps: &[(i64, &str, &str)]) -> Vec<Row> {

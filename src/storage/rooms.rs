@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hearth_core::event::Pdu;
 
 use crate::{
-    Error, Result, Sql,
+    Error, Result, Sql, directory,
     tx::{Answer, Engine, Op, Query, Reads, Row, Tx, Value, Wake, args, statements},
 };
 
@@ -41,7 +41,6 @@ statements! {
         VALUES ($1, $2, $3, $4, $5, $6)";
     DELETE_CURRENT = "DELETE FROM current_state WHERE room_sn = $1 AND type = $2 AND state_key = $3";
     REDACT = "UPDATE events SET json = $3, redacted_by = $4 WHERE room_sn = $1 AND event_id = $2 AND redacted_by IS NULL";
-    BY_ALIAS = "SELECT r.room_id FROM aliases a JOIN rooms r ON r.room_sn = a.room_sn WHERE a.alias = $1";
     FORGET = "UPDATE memberships SET forgotten = 1 WHERE user_id = $1 AND room_sn = $2 AND membership IN ('leave', 'ban')";
 
     bulk INSERT_EVENTS = "events" (
@@ -177,6 +176,8 @@ pub struct RoomCommit {
     pub transaction: Option<Transaction>,
     pub redactions: Vec<Redaction>,
     pub alias: Option<NewAlias>,
+    /// Show the room in the directory from now on.
+    pub publish: bool,
     pub now_ms: i64,
 }
 
@@ -279,8 +280,6 @@ pub trait Rooms: Send + Sync {
     /// Queued before it returns: two calls one after another are stored in that order.
     /// [`Error::Conflict`] when the room has moved on: load, decide, store again.
     fn persist(&self, commit: RoomCommit) -> Answer<'_, Persisted>;
-    /// The id of the room that the alias names.
-    fn by_alias(&self, alias: &str) -> Answer<'_, Option<String>>;
     /// Whether there was a left room to forget.
     fn forget(&self, user_id: &str, room_sn: i64) -> Answer<'_, bool>;
 }
@@ -312,10 +311,6 @@ impl<E: Engine> Rooms for Sql<E> {
 
     fn persist(&self, commit: RoomCommit) -> Answer<'_, Persisted> {
         self.0.write(Persist(commit))
-    }
-
-    fn by_alias(&self, alias: &str) -> Answer<'_, Option<String>> {
-        self.0.read(ByAlias { alias: alias.to_owned() })
     }
 
     fn forget(&self, user_id: &str, room_sn: i64) -> Answer<'_, bool> {
@@ -484,6 +479,9 @@ impl Op for Persist {
         self.redactions(tx).await?;
         if let Some(a) = &c.alias {
             tx.execute(INSERT_ALIAS, args![&a.alias, c.room_sn, &a.creator]).await?;
+        }
+        if c.publish {
+            directory::publish(tx, c.room_sn).await?;
         }
         tx.wake(Wake::Room(c.room_sn));
         Ok(Persisted::Stored(positions))
@@ -663,21 +661,6 @@ fn event_row(event: &NewEvent, c: &RoomCommit, pos: i64) -> Vec<Value> {
 /// Event numbers as bytes: eight each, little-endian.
 fn pack(sns: &[i64]) -> Vec<u8> {
     sns.iter().flat_map(|sn| sn.to_le_bytes()).collect()
-}
-
-struct ByAlias {
-    alias: String,
-}
-
-impl Query for ByAlias {
-    const NAME: &'static str = "by_alias";
-    type Out = Option<String>;
-    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
-        match tx.query_opt(BY_ALIAS, args![&self.alias]).await? {
-            Some(mut row) => Ok(Some(row.get(0)?)),
-            None => Ok(None),
-        }
-    }
 }
 
 struct Forget {

@@ -15,7 +15,7 @@ statements! {
     MY_ROOMS = "SELECT r.room_sn, r.room_id, r.version, r.rev, r.state_root, r.joined, r.invited, r.last_pos,
         m.membership, m.event_sn, m.pos, m.forgotten
         FROM memberships m JOIN rooms r ON r.room_sn = m.room_sn WHERE m.user_id = $1";
-    MY_CHANGES = "SELECT room_sn, membership, prev FROM membership_changes
+    MY_CHANGES = "SELECT room_sn, pos, membership, prev FROM membership_changes
         WHERE user_id = $1 AND pos > $2 ORDER BY pos";
     // The newest $4 events of each room after $2, and whether there are more: the scalar finds the event before them.
     TIMELINES = "WITH w AS (
@@ -98,6 +98,8 @@ pub struct RoomSync {
     pub replaced: HashMap<i64, StoredEvent>,
     /// The redactions of redacted events in the timeline.
     pub because: Vec<StoredEvent>,
+    /// The user's membership, from the positions where it became so.
+    pub membership: Vec<(i64, String)>,
     pub receipts: Vec<Receipt>,
     pub account_data: Vec<(String, Option<String>)>,
 }
@@ -137,8 +139,14 @@ struct Mine {
 struct Change {
     /// Before the first change.
     prev: Option<String>,
-    /// Whether any change was to `join`.
-    joined: bool,
+    /// What it became, and at which position.
+    log: Vec<(i64, String)>,
+}
+
+impl Change {
+    fn joined(&self) -> bool {
+        self.log.iter().any(|(_, membership)| membership == "join")
+    }
 }
 
 impl Query for ReadSync {
@@ -169,12 +177,12 @@ impl Query for ReadSync {
             match m.membership.as_str() {
                 "join" if q.since.is_some() && was == Some("join") => going_on.push(m),
                 "join" => initial.push(m),
-                "leave" | "ban" if m.forgotten => {}
-                "leave" | "ban" if q.since.is_none() && q.include_leave => left.push((m, 0)),
+                "leave" | "ban" if q.since.is_none() && q.include_leave && !m.forgotten => left.push((m, 0)),
+                // Forgotten or not: the user's other devices have to hear that they left.
                 "leave" | "ban" if q.since.is_some() => {
                     if let Some(c) = change {
                         // Somebody who joined and left meanwhile sees the room from its beginning, as a joiner does.
-                        let from = if c.joined && was != Some("join") { 0 } else { since };
+                        let from = if c.joined() && was != Some("join") { 0 } else { since };
                         left.push((m, from));
                     }
                 }
@@ -187,8 +195,8 @@ impl Query for ReadSync {
         page.account_data = account_data.remove(&0).unwrap_or_default();
 
         let from = if q.full_state { 0 } else { since };
-        self.joined(tx, &mut page, going_on, (since, from), &mut account_data).await?;
-        self.joined(tx, &mut page, initial, (0, 0), &mut account_data).await?;
+        self.joined(tx, &mut page, going_on, (since, from), &changes, &mut account_data).await?;
+        self.joined(tx, &mut page, initial, (0, 0), &changes, &mut account_data).await?;
         for (m, from) in left {
             self.left(tx, &mut page, m, from, &mut account_data).await?;
         }
@@ -221,10 +229,8 @@ impl ReadSync {
         let Some(since) = self.0.since else { return Ok(changes) };
         for mut row in tx.query(MY_CHANGES, args![&self.0.user_id, since]).await? {
             let room_sn: i64 = row.get(0)?;
-            let membership: String = row.get(1)?;
-            let prev: Option<String> = row.get(2)?;
-            let change = changes.entry(room_sn).or_insert(Change { prev, joined: false });
-            change.joined |= membership == "join";
+            let (pos, membership, prev): (i64, String, Option<String>) = (row.get(1)?, row.get(2)?, row.get(3)?);
+            changes.entry(room_sn).or_insert(Change { prev, log: Vec::new() }).log.push((pos, membership));
         }
         Ok(changes)
     }
@@ -254,6 +260,7 @@ impl ReadSync {
         page: &mut SyncPage,
         rooms: Vec<Mine>,
         (low, state_from): (i64, i64),
+        changes: &HashMap<i64, Change>,
         account_data: &mut HashMap<i64, Vec<(String, Option<String>)>>,
     ) -> Result<()> {
         if rooms.is_empty() {
@@ -266,9 +273,10 @@ impl ReadSync {
         let state_rooms = if whole_state { &all } else { &moved };
 
         let mut timelines = read_timelines(tx, &moved, low, head, q.timeline_limit).await?;
+        let mut logs = HashMap::new();
         if low == 0 {
             // A joiner may not see all of what was before.
-            let logs = visibility_logs(tx, &moved, &q.user_id).await?;
+            logs = visibility_logs(tx, &moved, &q.user_id).await?;
             for (room_sn, timeline) in &mut timelines {
                 timeline.hide_from(&q.user_id, logs.get(room_sn));
             }
@@ -298,11 +306,21 @@ impl ReadSync {
             let receipts = receipts.remove(&sn).unwrap_or_default();
             let account_data = account_data.remove(&sn).unwrap_or_default();
             let shown = !(timeline.events.is_empty()
+                && !timeline.limited
                 && state.before.is_empty()
                 && receipts.is_empty()
                 && account_data.is_empty());
             if low == 0 || q.full_state || shown {
+                // Who is in the room since before the token was a member all along, but for the changes.
+                let membership = match logs.remove(&sn) {
+                    Some(log) => log.membership,
+                    None => {
+                        let since = changes.get(&sn).map(|c| c.log.clone()).unwrap_or_default();
+                        std::iter::once((0, "join".to_owned())).chain(since).collect()
+                    }
+                };
                 page.joined.push(RoomSync {
+                    membership,
                     initial: low == 0,
                     limited: timeline.limited,
                     low: timeline.low.unwrap_or(head),
@@ -330,7 +348,7 @@ impl ReadSync {
     ) -> Result<()> {
         let sn = m.room.room_sn;
         let mut timelines = read_timelines(tx, &[sn], from, m.pos, self.0.timeline_limit).await?;
-        let logs = visibility_logs(tx, &[sn], &self.0.user_id).await?;
+        let mut logs = visibility_logs(tx, &[sn], &self.0.user_id).await?;
         // Somebody who was never in the room (an invite that was refused) sees the leave and nothing else.
         let was_in = logs.get(&sn).is_some_and(|log| log.membership.iter().any(|(_, m)| m == "join"));
         if let Some(timeline) = timelines.get_mut(&sn) {
@@ -346,7 +364,9 @@ impl ReadSync {
         let timeline = timelines.remove(&sn).unwrap_or_default();
         let state = states.remove(&sn).unwrap_or_default();
         let because = redactions_of(tx, &timeline.events).await?;
+        let membership = logs.remove(&sn).unwrap_or_default().membership;
         page.left.push(RoomSync {
+            membership,
             initial: from == 0,
             limited: timeline.limited,
             low: timeline.low.unwrap_or(m.pos),
@@ -428,6 +448,11 @@ async fn read_timelines<R: Reads>(
     let mut parts = HashMap::<i64, TimelinePart>::new();
     if rooms.is_empty() {
         return Ok(parts);
+    }
+    if limit == 0 {
+        // None are wanted, but each of these rooms has some.
+        let none = |room: &i64| (*room, TimelinePart { events: Vec::new(), limited: true, low: Some(high) });
+        return Ok(rooms.iter().map(none).collect());
     }
     for mut row in tx.query(TIMELINES, args![rooms.to_vec(), low, high, limit]).await? {
         let event = stored_event(&mut row, 0)?;

@@ -4,7 +4,10 @@ use std::{
     ops::Deref,
     panic::{AssertUnwindSafe, resume_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures_util::FutureExt;
@@ -55,7 +58,7 @@ pub(crate) fn on_both<F: Future<Output = ()>>(test: impl Fn(Store, Store) -> F) 
 /// Runs `test` with the URL of a schema in which nothing is, and drops the schema.
 #[cfg(feature = "postgres")]
 pub(crate) fn in_empty_schema<F: Future<Output = ()>>(test: impl Fn(String) -> F) {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
     static COUNT: AtomicU32 = AtomicU32::new(0);
     run(async {
         let schema = format!("test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -180,18 +183,23 @@ impl Store {
 
 /// Keeps what a sink is told.
 #[derive(Default)]
-pub(crate) struct Recorder(Mutex<Vec<Committed>>);
+pub(crate) struct Recorder {
+    told: Mutex<Vec<Committed>>,
+    /// It panics when it is told the next time.
+    pub(crate) broken: AtomicBool,
+}
 
 impl Recorder {
     /// What it was told since it was asked last.
     pub(crate) fn take(&self) -> Vec<Committed> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl CommitSink for Recorder {
     fn committed(&self, commit: Committed) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(commit);
+        assert!(!self.broken.load(Ordering::Relaxed), "as told");
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).push(commit);
     }
 }
 

@@ -29,6 +29,8 @@ statements! {
     STATE_NOW = "SELECT type, state_key, event_sn FROM current_state WHERE room_sn = $1";
     STATE_TYPE = "SELECT type, state_key, event_sn FROM current_state WHERE room_sn = $1 AND type = $2";
     STATE_KEY = "SELECT type, state_key, event_sn FROM current_state WHERE room_sn = $1 AND type = $2 AND state_key = $3";
+    MEMBERS = "SELECT type, state_key, event_sn FROM current_state
+        WHERE room_sn = $1 AND type = 'm.room.member' AND state_key = ANY($2)";
     DELTAS_AFTER = "SELECT type, state_key, prev_sn FROM current_state_delta WHERE room_sn = $1 AND pos > $2 ORDER BY pos";
     EVENTS = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
         redacted_by, json FROM events WHERE sn = ANY($1)";
@@ -87,6 +89,8 @@ pub enum StateOf {
     All,
     Type(String),
     Key(String, String),
+    /// The memberships of these users.
+    Members(Vec<String>),
 }
 
 /// The aggregate of what is read from rooms.
@@ -221,6 +225,7 @@ impl Query for ReadState {
             StateOf::All => tx.query(STATE_NOW, args![self.room_sn]).await?,
             StateOf::Type(t) => tx.query(STATE_TYPE, args![self.room_sn, t]).await?,
             StateOf::Key(t, k) => tx.query(STATE_KEY, args![self.room_sn, t, k]).await?,
+            StateOf::Members(users) => tx.query(MEMBERS, args![self.room_sn, users.clone()]).await?,
         };
         let mut state = std::collections::BTreeMap::<(String, String), Option<i64>>::new();
         for mut row in rows {
@@ -235,6 +240,7 @@ impl Query for ReadState {
                     StateOf::All => true,
                     StateOf::Type(t) => key.0 == *t,
                     StateOf::Key(t, k) => key.0 == *t && key.1 == *k,
+                    StateOf::Members(users) => key.0 == "m.room.member" && users.contains(&key.1),
                 };
                 if wanted && undone.insert(key.clone()) {
                     state.insert(key, row.get(2)?);
@@ -312,6 +318,11 @@ pub(crate) async fn visibility_logs<R: Reads>(
         logs.entry(row.get(0)?).or_default().membership.push((row.get(1)?, row.get(2)?));
     }
     Ok(logs)
+}
+
+/// What the user's membership was after the event.
+pub fn membership_at<'a>(log: &'a [(i64, String)], event: &StoredEvent) -> &'a str {
+    last_before(log, event.pos.unwrap_or(event.topo)).map_or("leave", String::as_str)
 }
 
 impl VisibilityLog {

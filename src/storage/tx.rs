@@ -10,7 +10,13 @@ use crate::error::{Error, Result};
 /// One SQL text for both engines. Only [`statements!`] makes one, so every statement is in its module's `ALL`, and the
 /// test that prepares every statement on both engines sees it.
 ///
-/// `$1` placeholders; a list parameter is written `= ANY($1)` (SQLite: rewritten to `IN rarray($1)` when prepared).
+/// `$1` placeholders; a list parameter is written `= ANY($1)` or `<> ALL($1)` (SQLite: rewritten to `IN rarray($1)` when
+/// prepared). Texts compare by their bytes and `LIKE` heeds case, on both. Where the dialects part in silence:
+/// - NULLs sort first on one and last on the other: write `NULLS FIRST` or `NULLS LAST`;
+/// - `LIKE` has an escape character on one only: write `ESCAPE`;
+/// - `SUM` and `AVG` of numbers are not numbers of ours on Postgres: `CAST(SUM(x) AS BIGINT)`;
+/// - `lower` knows more than ASCII on one only;
+/// - an `ON CONFLICT DO UPDATE` of many rows may name no row twice on Postgres.
 #[derive(Clone, Copy)]
 pub struct Stmt {
     pub(crate) name: &'static str,
@@ -151,6 +157,18 @@ pub enum Value {
     Texts(Vec<String>),
     /// For `= ANY($n)`.
     Blobs(Vec<Vec<u8>>),
+}
+
+impl Value {
+    /// Postgres takes no NUL in a text. Refused here, on both, before it does harm to others in a batch.
+    pub(crate) fn sendable(&self, stmt: &'static str) -> Result<()> {
+        let nul = match self {
+            Self::Text(Some(text)) => text.as_bytes().contains(&0),
+            Self::Texts(list) => list.iter().any(|text| text.as_bytes().contains(&0)),
+            _ => false,
+        };
+        if nul { Err(Error::Sql { stmt, message: "a text holds a NUL".into() }) } else { Ok(()) }
+    }
 }
 
 impl From<i64> for Value {

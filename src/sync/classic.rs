@@ -2,15 +2,20 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use hearth_core::{
     Error, Result, filter,
     token::{SyncToken, TimelineToken},
 };
-use hearth_storage::{Receipt, RoomSync, StrippedRoom, SyncPage, SyncQuery, Wake};
+use hearth_storage::{Receipt, RoomSync, Scope, StoredEvent, StrippedRoom, SyncPage, SyncQuery, Wake, membership_at};
 use ruma::{
-    OwnedRoomId, OwnedUserId, UInt,
+    OwnedRoomId, OwnedUserId, UInt, UserId,
     api::client::{
         filter::FilterDefinition,
         sync::sync_events::v3::{
@@ -82,7 +87,7 @@ impl Syncs {
 
     fn query(&self, reader: Reader<'_>, wish: &SyncWish) -> SyncQuery {
         let room = &wish.filter.room;
-        let limit = room.timeline.limit.map_or(DEFAULT_LIMIT, u64::from).clamp(1, MOST);
+        let limit = room.timeline.limit.map_or(DEFAULT_LIMIT, u64::from).min(MOST);
         SyncQuery {
             user_id: reader.user.to_string(),
             since: wish.since.map(|t| t.pos),
@@ -131,7 +136,11 @@ impl Syncs {
             let (id, left) = self.left(reader, wish, &room)?;
             response.rooms.leave.insert(id, left);
         }
+        let ignored = if page.invited.is_empty() { BTreeSet::new() } else { self.ignored_by(reader.user).await? };
         for stripped in page.invited {
+            if ignored.contains(&*sender_of(&stripped.membership)?) {
+                continue;
+            }
             let (id, events) = self.stripped(&stripped)?;
             let mut room = InvitedRoom::new();
             room.invite_state = InviteState::from(events);
@@ -145,6 +154,20 @@ impl Syncs {
             response.rooms.knock.insert(id, room);
         }
         Ok(Page(response))
+    }
+
+    /// Whose invites the user doesn't want to see.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
+    async fn ignored_by(&self, user: &UserId) -> Result<BTreeSet<String>> {
+        #[derive(serde::Deserialize)]
+        struct IgnoredUsers {
+            ignored_users: BTreeMap<String, serde::de::IgnoredAny>,
+        }
+        let list = self.storage.account_data(user.as_str(), &Scope::Global, "m.ignored_user_list").await?;
+        // The list is the user's own to write: one that is no list ignores nobody.
+        let list = list.and_then(|list| serde_json::from_str::<IgnoredUsers>(&list).ok());
+        Ok(list.map(|list| list.ignored_users.into_keys().collect()).unwrap_or_default())
     }
 
     fn ids_of(&self, rooms: &[(i64, String)]) -> Result<BTreeMap<i64, OwnedRoomId>> {
@@ -188,6 +211,7 @@ impl Syncs {
                 let beside = Beside {
                     because: redaction_of(event, &part.because),
                     replaced: part.replaced.get(&event.sn),
+                    membership: Some(membership_at(&part.membership, event)),
                     in_sync: true,
                 };
                 timeline.events.push(self.shapes.event(room, event, reader, beside)?);
@@ -215,6 +239,15 @@ impl Syncs {
         }
         Ok((room.id, events))
     }
+}
+
+fn sender_of(event: &StoredEvent) -> Result<Cow<'_, str>> {
+    #[derive(serde::Deserialize)]
+    struct Event<'a> {
+        #[serde(borrow)]
+        sender: Cow<'a, str>,
+    }
+    Ok(serde_json::from_str::<Event<'_>>(&event.json).map_err(Error::internal)?.sender)
 }
 
 /// A response, of which it can be asked whether it tells anything.

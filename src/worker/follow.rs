@@ -50,7 +50,7 @@ async fn look(workers: &Workers) -> Result<(), hearth_storage::Error> {
     let changes = workers.storage.changes_after(known, MOST).await?;
     workers.known.raise_to(head);
     if changes.too_many {
-        workers.sessions.all_revoked();
+        workers.sessions.forget_all();
         workers.rooms.all_moved();
         workers.notifier.wake_all();
         return Ok(());
@@ -59,8 +59,10 @@ async fn look(workers: &Workers) -> Result<(), hearth_storage::Error> {
     workers.rooms.moved(changes.rooms.iter().filter_map(|room| <&RoomId>::try_from(room.as_str()).ok()));
     workers.notifier.wake(&changes.wakes);
     // Whoever waits for work may have been given some.
-    workers
-        .notifier
-        .wake(&[Wake::Queue(hearth_storage::sessions::DEVICE_CLEANUP), Wake::Queue(hearth_storage::profiles::PROFILE)]);
+    workers.notifier.wake(&[
+        Wake::Queue(hearth_storage::accounts::DEACTIVATED),
+        Wake::Queue(hearth_storage::sessions::DEVICE_CLEANUP),
+        Wake::Queue(hearth_storage::profiles::PROFILE),
+    ]);
     Ok(())
 }

@@ -20,7 +20,8 @@ use hearth_core::{
     Error, Result,
     clock::{Clock, Rng, random_string},
 };
-use hearth_storage::{Storage, profiles::PROFILE, sessions::DEVICE_CLEANUP};
+use hearth_storage::{Storage, accounts::DEACTIVATED, profiles::PROFILE, sessions::DEVICE_CLEANUP};
+use ruma::OwnedUserId;
 
 use crate::{
     bus::Bus,
@@ -70,6 +71,7 @@ pub fn start(workers: Workers, supervisor: &Supervisor) -> Arc<Pulse> {
     supervisor.start("follow", follow::run(Arc::clone(&workers), Arc::clone(&pulse)));
     supervisor.start(DEVICE_CLEANUP, drain::run(Arc::clone(&workers), DEVICE_CLEANUP, clean_device));
     supervisor.start(PROFILE, drain::run(Arc::clone(&workers), PROFILE, show_profile));
+    supervisor.start(DEACTIVATED, drain::run(Arc::clone(&workers), DEACTIVATED, leave_rooms));
     let w = Arc::clone(&workers);
     let flush = move || {
         let w = Arc::clone(&w);
@@ -89,26 +91,38 @@ fn clean_device<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Res
     Box::pin(cleanup::clean_devices(&*workers.storage, payload))
 }
 
+/// What the payloads of the queues about users have in common.
+#[derive(serde::Deserialize)]
+struct OfUser {
+    user_id: OwnedUserId,
+}
+
 fn show_profile<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Result<()>> {
-    #[derive(serde::Deserialize)]
-    struct Changed {
-        user_id: ruma::OwnedUserId,
-    }
     Box::pin(async move {
-        let changed: Changed = serde_json::from_str(payload).map_err(Error::internal)?;
-        workers.rooms.profile_changed(&changed.user_id).await
+        let of: OfUser = serde_json::from_str(payload).map_err(Error::internal)?;
+        workers.rooms.profile_changed(&of.user_id).await
     })
 }
 
-/// Does something now and then until the server stops.
+fn leave_rooms<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        let of: OfUser = serde_json::from_str(payload).map_err(Error::internal)?;
+        workers.rooms.leave_all(&of.user_id).await
+    })
+}
+
+/// Does something now and then, and once more when the server stops.
 async fn every<F: Future<Output = Result<()>>>(workers: Arc<Workers>, period: Duration, what: impl Fn() -> F) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(period) => {}
-            () = workers.shutdown.said() => return,
+            () = workers.shutdown.said() => {}
         }
         if let Err(e) = what().await {
             tracing::warn!(error = %e, "a regular task failed; it will be tried again");
+        }
+        if workers.shutdown.is_said() {
+            return;
         }
     }
 }

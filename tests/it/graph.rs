@@ -272,7 +272,7 @@ impl Room<'_> {
             content: to_raw_value(&json!({ "msgtype": "m.text", "body": "going on" })).unwrap(),
         };
         let txn_id = format!("t{}", self.house.sent.fetch_add(1, Ordering::Relaxed));
-        let txn = Txn { device_id: "D".to_owned(), txn_id, scope: "send" };
+        let txn = Txn { device_id: "D".to_owned(), txn_id, scope: "send".to_owned() };
         let id = self.house.services.rooms.send(message, txn).await.unwrap();
         assert_eq!(self.tips().await, BTreeSet::from([id.clone()]), "one end again");
         assert_eq!(self.prevs_of(&id).await, ends, "which builds on all that there were");
@@ -386,7 +386,7 @@ impl Room<'_> {
         for direction in [Direction::Back, Direction::Forward] {
             let wish =
                 PageWish { from: None, to: None, direction, limit: 1_000, filter: serde_json::from_str("{}").unwrap() };
-            let page = services.timelines.messages::<Value>(reader, &self.id, wish).await.unwrap();
+            let page = services.timelines.messages::<Value, Value>(reader, &self.id, wish).await.unwrap();
             assert_eq!(page.end, None, "all of it");
             pages.push(page.chunk.iter().map(id_of).collect::<Vec<_>>());
         }

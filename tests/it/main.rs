@@ -2,9 +2,12 @@
 
 mod support;
 
+mod accounts;
+mod cluster;
 mod discovery;
 mod frame;
 mod graph;
 mod process;
 mod rooms;
+mod secrets;
 mod sync;

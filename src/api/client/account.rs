@@ -1,40 +1,25 @@
 //! Registration, and what an account's owner does with it.
 
-use axum::{
-    Router,
-    body::{Body, Bytes},
-    extract::State,
-    routing::get,
-};
 use hearth_core::{Error, Kind, Result};
-use http::{Response, StatusCode};
 use ruma::api::client::account::{
     ThirdPartyIdRemovalStatus, change_password, check_registration_token_validity, deactivate,
     get_username_availability,
     register::{self, RegistrationKind},
     whoami,
 };
-use serde_json::{Value, json};
 
 use crate::{
-    api::{Api, Client, Public, Routes, respond},
-    service::{
-        accounts::{Registration, Welcome},
-        shared_secret,
-    },
+    api::{Api, Client, Public, Routes},
+    service::accounts::{Registration, Welcome},
 };
 
 pub(super) fn routes(r: Routes) -> Routes {
-    let tools = Router::new()
-        .route("/_synapse/admin/v1/register", get(nonce).post(register_by_shared_secret))
-        .with_state(r.api().clone());
     r.public(register)
         .public(available)
         .public(token_validity)
         .client(whoami)
         .client(change_password)
         .client(deactivate)
-        .untyped(tools)
 }
 
 async fn register(api: Api, req: Public<register::v3::Request>) -> Result<register::v3::Response> {
@@ -95,33 +80,4 @@ async fn deactivate(api: Api, req: Client<deactivate::v3::Request>) -> Result<de
     api.accounts.deactivate(&req.auth.user_id, req.body.erase).await?;
     // We know no identity server, so there is nothing to unbind there.
     Ok(deactivate::v3::Response::new(ThirdPartyIdRemovalStatus::NoSupport))
-}
-
-async fn nonce(State(api): State<Api>) -> Response<Body> {
-    answer(api.accounts.shared_secret_nonce().map(|nonce| json!({ "nonce": nonce })))
-}
-
-async fn register_by_shared_secret(State(api): State<Api>, body: Bytes) -> Response<Body> {
-    answer(welcome_by_shared_secret(&api, &body).await)
-}
-
-async fn welcome_by_shared_secret(api: &Api, body: &[u8]) -> Result<Value> {
-    api.accounts.shared_secret_is_set()?;
-    // The error would quote what it could not read, which may be a password.
-    let request: shared_secret::Request =
-        serde_json::from_slice(body).map_err(|_| Error::bad_json("This is not a registration request"))?;
-    let Welcome { user_id, session } = api.accounts.register_by_shared_secret(request).await?;
-    let mut said = json!({ "user_id": user_id, "home_server": user_id.server_name() });
-    if let Some(session) = session {
-        said["access_token"] = session.access_token.into();
-        said["device_id"] = session.device_id.to_string().into();
-    }
-    Ok(said)
-}
-
-fn answer(result: Result<Value>) -> Response<Body> {
-    match result {
-        Ok(body) => respond::json(StatusCode::OK, &body),
-        Err(e) => respond::error(&e),
-    }
 }

@@ -16,7 +16,7 @@ use ruma::{
 };
 use serde_json::{json, value::to_raw_value};
 
-use super::{optional_token, reader};
+use super::{lenient::Messages, optional_token, reader};
 use crate::{
     api::{Api, Client, Routes},
     service::{
@@ -31,7 +31,11 @@ pub(super) fn routes(r: Routes) -> Routes {
 
 async fn send(api: Api, req: Client<send_message_event::v3::Request>) -> Result<send_message_event::v3::Response> {
     let body = req.body;
-    let txn = Txn { device_id: req.auth.device_id.to_string(), txn_id: body.txn_id.to_string(), scope: "send" };
+    let txn = Txn {
+        device_id: req.auth.device_id.to_string(),
+        txn_id: body.txn_id.to_string(),
+        scope: format!("send {}", body.room_id),
+    };
     let message = Message {
         room_id: body.room_id,
         sender: req.auth.user_id,
@@ -43,7 +47,11 @@ async fn send(api: Api, req: Client<send_message_event::v3::Request>) -> Result<
 
 async fn redact(api: Api, req: Client<redact_event::v3::Request>) -> Result<redact_event::v3::Response> {
     let body = req.body;
-    let txn = Txn { device_id: req.auth.device_id.to_string(), txn_id: body.txn_id.to_string(), scope: "redact" };
+    let txn = Txn {
+        device_id: req.auth.device_id.to_string(),
+        txn_id: body.txn_id.to_string(),
+        scope: format!("redact {}", body.room_id),
+    };
     let content = match &body.reason {
         Some(reason) => json!({ "reason": reason }),
         None => json!({}),
@@ -85,8 +93,8 @@ async fn event(api: Api, req: Client<get_room_event::v3::Request>) -> Result<get
     Ok(get_room_event::v3::Response::new(event))
 }
 
-async fn messages(api: Api, req: Client<get_message_events::v3::Request>) -> Result<get_message_events::v3::Response> {
-    let body = req.body;
+async fn messages(api: Api, req: Client<Messages>) -> Result<get_message_events::v3::Response> {
+    let Messages(body) = req.body;
     let wish = PageWish {
         from: optional_token(body.from.as_deref())?,
         to: optional_token(body.to.as_deref())?,
@@ -102,5 +110,6 @@ async fn messages(api: Api, req: Client<get_message_events::v3::Request>) -> Res
     response.start = body.from.unwrap_or_else(|| page.start.to_string());
     response.end = page.end.map(|t| t.to_string());
     response.chunk = page.chunk;
+    response.state = page.state;
     Ok(response)
 }

@@ -9,12 +9,15 @@ mod account;
 mod account_data;
 mod capabilities;
 mod devices;
+mod directory;
 mod filters;
+mod lenient;
 mod login;
 mod messages;
 mod profile;
 mod push_rules;
 mod rooms;
+mod shared_secret;
 mod sync;
 mod versions;
 mod well_known;
@@ -32,8 +35,10 @@ pub fn routes(r: Routes) -> Routes {
     let r = account_data::routes(r);
     let r = push_rules::routes(r);
     let r = rooms::routes(r);
+    let r = directory::routes(r);
     let r = messages::routes(r);
-    sync::routes(r)
+    let r = sync::routes(r);
+    shared_secret::routes(r)
 }
 
 /// Who reads, by their session.

@@ -1,23 +1,30 @@
 //! Making rooms, and who is in them.
 
+use std::collections::BTreeMap;
+
 use hearth_core::{Error, Result};
+use http::Method;
 use ruma::{
-    OwnedRoomId, OwnedUserId, RoomOrAliasId,
-    api::client::{
-        membership::{
-            ban_user, forget_room, get_member_events, invite_user, join_room_by_id, join_room_by_id_or_alias,
-            joined_members, joined_rooms, kick_user, leave_room, unban_user,
+    OwnedMxcUri, OwnedRoomId, OwnedUserId, RoomOrAliasId,
+    api::{
+        IncomingRequest, Metadata,
+        client::{
+            membership::{
+                ban_user, forget_room, get_member_events, invite_user, join_room_by_id, join_room_by_id_or_alias,
+                joined_members, joined_rooms, kick_user, leave_room, unban_user,
+            },
+            room::{Visibility, create_room},
         },
-        room::{Visibility, create_room},
+        error::DeserializationError,
     },
     serde::Raw,
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{optional_token, reader};
+use super::{lenient::WithContent, optional_token, reader};
 use crate::{
-    api::{Api, Client, Routes},
+    api::{Api, Client, Json, Routes},
     service::{
         rooms::{CreateRoom, Join, Preset, Target},
         timeline::MemberWish,
@@ -93,18 +100,22 @@ async fn invite(api: Api, req: Client<invite_user::v3::Request>) -> Result<invit
     Ok(invite_user::v3::Response::new())
 }
 
-async fn join_by_id(api: Api, req: Client<join_room_by_id::v3::Request>) -> Result<join_room_by_id::v3::Response> {
-    let join = Join { reason: req.body.reason };
-    api.rooms.join(&req.body.room_id, &req.auth.user_id, join).await?;
-    Ok(join_room_by_id::v3::Response::new(req.body.room_id))
+async fn join_by_id(
+    api: Api,
+    req: Client<WithContent<join_room_by_id::v3::Request>>,
+) -> Result<join_room_by_id::v3::Response> {
+    let WithContent { request, content } = req.body;
+    api.rooms.join(&request.room_id, &req.auth.user_id, Join { reason: request.reason, content }).await?;
+    Ok(join_room_by_id::v3::Response::new(request.room_id))
 }
 
 async fn join(
     api: Api,
-    req: Client<join_room_by_id_or_alias::v3::Request>,
+    req: Client<WithContent<join_room_by_id_or_alias::v3::Request>>,
 ) -> Result<join_room_by_id_or_alias::v3::Response> {
-    let room_id = resolve(&api, &req.body.room_id_or_alias).await?;
-    api.rooms.join(&room_id, &req.auth.user_id, Join { reason: req.body.reason }).await?;
+    let WithContent { request, content } = req.body;
+    let room_id = resolve(&api, &request.room_id_or_alias).await?;
+    api.rooms.join(&room_id, &req.auth.user_id, Join { reason: request.reason, content }).await?;
     Ok(join_room_by_id_or_alias::v3::Response::new(room_id))
 }
 
@@ -158,7 +169,41 @@ async fn members(api: Api, req: Client<get_member_events::v3::Request>) -> Resul
     Ok(get_member_events::v3::Response::new(members))
 }
 
-async fn joined(api: Api, req: Client<joined_members::v3::Request>) -> Result<joined_members::v3::Response> {
+/// Like [`joined_members`], with a place for what a member has not: clients look for it.
+struct JoinedMembers(joined_members::v3::Request);
+
+impl Metadata for JoinedMembers {
+    const METHOD: Method = joined_members::v3::Request::METHOD;
+    const RATE_LIMITED: bool = joined_members::v3::Request::RATE_LIMITED;
+    type Authentication = <joined_members::v3::Request as Metadata>::Authentication;
+    type PathBuilder = <joined_members::v3::Request as Metadata>::PathBuilder;
+    const PATH_BUILDER: Self::PathBuilder = joined_members::v3::Request::PATH_BUILDER;
+}
+
+impl IncomingRequest for JoinedMembers {
+    type EndpointError = <joined_members::v3::Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = Json<Joined>;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        joined_members::v3::Request::try_from_http_request_inner(request, path_args).map(Self)
+    }
+}
+
+#[derive(Serialize)]
+struct Joined {
+    joined: BTreeMap<OwnedUserId, JoinedMember>,
+}
+
+#[derive(Serialize)]
+struct JoinedMember {
+    display_name: Option<String>,
+    avatar_url: Option<OwnedMxcUri>,
+}
+
+async fn joined(api: Api, req: Client<JoinedMembers>) -> Result<Json<Joined>> {
     #[derive(serde::Deserialize)]
     struct Member {
         state_key: OwnedUserId,
@@ -167,18 +212,16 @@ async fn joined(api: Api, req: Client<joined_members::v3::Request>) -> Result<jo
     #[derive(serde::Deserialize)]
     struct Profile {
         displayname: Option<String>,
-        avatar_url: Option<ruma::OwnedMxcUri>,
+        avatar_url: Option<OwnedMxcUri>,
     }
-    let reader = reader(&req.auth);
-    api.timelines.joined_room(reader, &req.body.room_id).await?;
+    let (reader, room_id) = (reader(&req.auth), &req.body.0.room_id);
+    api.timelines.joined_room(reader, room_id).await?;
     let wish = MemberWish { membership: Some("join".to_owned()), ..MemberWish::default() };
-    let mut joined = std::collections::BTreeMap::new();
-    for event in api.timelines.members::<()>(reader, &req.body.room_id, wish).await? {
-        let member: Member = parse(&event)?;
-        let mut shown = joined_members::v3::RoomMember::new();
-        shown.display_name = member.content.displayname;
-        shown.avatar_url = member.content.avatar_url;
-        joined.insert(member.state_key, shown);
+    let mut joined = BTreeMap::new();
+    for event in api.timelines.members::<()>(reader, room_id, wish).await? {
+        let Member { state_key, content } = parse(&event)?;
+        let Profile { displayname, avatar_url } = content;
+        joined.insert(state_key, JoinedMember { display_name: displayname, avatar_url });
     }
-    Ok(joined_members::v3::Response::new(joined))
+    Ok(Json(Joined { joined }))
 }

@@ -120,8 +120,21 @@ impl Rooms {
         let room_id = chain.head.id.clone();
         let base = Base::New { room_id: room_id.to_string(), version: version.id.to_string() };
         let mut decided = chain.finish(base, None, self.clock.now_ms());
+<<<<<<< HEAD
         decided.commit.alias = alias.map(|alias| NewAlias { alias: alias.to_owned(), creator: creator.to_string() });
         Ok((room_id, decided))
+=======
+        decided.commit.alias = alias.map(|alias| NewAlias { alias, creator: creator.to_string() });
+        decided.commit.publish = wish.public;
+        match self.storage.persist(decided.commit.clone()).await? {
+            Persisted::Stored(_) => {
+                decided.remember(self);
+                Ok(room_id)
+            }
+            Persisted::AliasTaken => Err(Error::new(Kind::RoomInUse, "The alias is taken")),
+            other => Err(Error::internal(format!("a new room met {other:?}"))),
+        }
+>>>>>>> main
     }
 
     async fn first_events(

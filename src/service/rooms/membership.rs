@@ -26,6 +26,8 @@ pub struct Target {
 #[derive(Clone, Debug, Default)]
 pub struct Join {
     pub reason: Option<String>,
+    /// Further fields of the member event.
+    pub content: Map<String, Value>,
 }
 
 struct SetMembership {
@@ -92,7 +94,12 @@ impl Intent for ShowProfile {
 impl Rooms {
     /// Joins; joining once more changes nothing.
     pub async fn join(&self, room_id: &RoomId, user: &UserId, join: Join) -> Result<()> {
-        let target = Target { user: user.to_owned(), membership: "join", reason: join.reason, extra: Map::new() };
+        let mut extra = join.content;
+        // What the server says, or the request and not the event.
+        for key in ["join_authorised_via_users_server", "third_party_signed", "reason"] {
+            extra.remove(key);
+        }
+        let target = Target { user: user.to_owned(), membership: "join", reason: join.reason, extra };
         self.set_membership(room_id, user, target).await?;
         Ok(())
     }
@@ -133,9 +140,9 @@ impl Rooms {
 
     /// The room that an alias of this server names.
     pub async fn by_alias(&self, alias: &RoomAliasId) -> Result<OwnedRoomId> {
-        let room_id = self.storage.by_alias(alias.as_str()).await?;
-        let room_id = room_id.ok_or_else(|| Error::not_found("There is no such room alias"))?;
-        room_id.try_into().map_err(Error::internal)
+        let alias = self.storage.alias(alias.as_str()).await?;
+        let alias = alias.ok_or_else(|| Error::not_found("There is no such room alias"))?;
+        alias.room_id.try_into().map_err(Error::internal)
     }
 
     /// Lets somebody in again: a ban becomes a leave, and nothing else does.
@@ -167,6 +174,22 @@ impl Rooms {
             }
         }
         serde_json::value::to_raw_value(&content).map_err(Error::internal)
+    }
+
+    /// Takes the user out of all rooms, and refuses their invites.
+    pub async fn leave_all(&self, user: &UserId) -> Result<()> {
+        for membership in ["join", "invite", "knock"] {
+            for room_id in self.storage.rooms_of(user.as_str(), membership).await? {
+                let room_id = OwnedRoomId::try_from(room_id).map_err(Error::internal)?;
+                let target = Target { user: user.to_owned(), membership: "leave", reason: None, extra: Map::new() };
+                match self.set_membership(&room_id, user, target).await {
+                    // Out already: that is what was wanted.
+                    Ok(_) | Err(Error::Matrix { kind: Kind::Forbidden, .. }) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Tells the user's rooms of a changed profile, by a new member event in each.

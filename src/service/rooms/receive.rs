@@ -122,6 +122,7 @@ impl Rooms {
             transaction: None,
             redactions: Vec::new(),
             alias: None,
+            publish: false,
             now_ms: self.clock.now_ms(),
         };
         Ok((commit, status))

@@ -1,8 +1,8 @@
 //! Messages, state and redactions.
 
-use hearth_core::{Error, Result, power::Power};
+use hearth_core::{Error, Kind, Result, power::Power};
 use ruma::{
-    EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId,
     events::{StateEventType, TimelineEventType},
 };
 use serde_json::value::RawValue;
@@ -91,7 +91,29 @@ impl Rooms {
             let user = <&UserId>::try_from(state_key).map_err(|_| Error::bad_json("The state key is not a user id"))?;
             self.must_be_local(user)?;
         }
+        if part.event_type == TimelineEventType::RoomCanonicalAlias {
+            self.check_aliases(room_id, &part.content).await?;
+        }
         last(self.write(room_id, None, &SetState(part)).await?)
+    }
+
+    /// What a room calls itself must lead to it, as far as that is new.
+    async fn check_aliases(&self, room_id: &RoomId, content: &RawValue) -> Result<()> {
+        let named = Aliases::of(content).map_err(|e| Error::bad_json(e.to_string()))?;
+        let head = self.load_head(room_id).await?;
+        let before = self.current(&head, "m.room.canonical_alias", "").await?;
+        let before = before.and_then(|(_, pdu)| Aliases::of(&pdu.content).ok()).unwrap_or_default();
+        let fresh: Vec<&str> = named.all().filter(|alias| before.all().all(|known| known != *alias)).collect();
+        for alias in &fresh {
+            <&RoomAliasId>::try_from(*alias)
+                .map_err(|_| Error::invalid_param(format!("{alias} is not a room alias")))?;
+        }
+        for alias in fresh {
+            if self.storage.alias(alias).await?.is_none_or(|found| found.room_id != room_id.as_str()) {
+                return Err(Error::new(Kind::BadAlias, format!("{alias} does not lead to this room")));
+            }
+        }
+        Ok(())
     }
 
     /// Redacts an event of the room: one's own, or anybody's with the power to.
@@ -140,6 +162,25 @@ impl Rooms {
             .await?
             .ok_or_else(|| Error::internal(format!("room {} has no create event", head.id)))?;
         Power::new(head.version, &create, levels.as_ref().map(|(_, pdu)| &**pdu))
+    }
+}
+
+/// The names in the content of an `m.room.canonical_alias`.
+#[derive(Default, serde::Deserialize)]
+struct Aliases {
+    alias: Option<String>,
+    #[serde(default)]
+    alt_aliases: Vec<String>,
+}
+
+impl Aliases {
+    fn of(content: &RawValue) -> serde_json::Result<Self> {
+        serde_json::from_str(content.get())
+    }
+
+    /// An empty one is how some clients take the name away.
+    fn all(&self) -> impl Iterator<Item = &str> {
+        self.alias.iter().filter(|alias| !alias.is_empty()).chain(&self.alt_aliases).map(String::as_str)
     }
 }
 

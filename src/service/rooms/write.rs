@@ -62,7 +62,8 @@ impl Part {
 pub struct Txn {
     pub device_id: String,
     pub txn_id: String,
-    pub scope: &'static str,
+    /// What the id is for: the endpoint and the room. A device may use an id again in another room.
+    pub scope: String,
 }
 
 /// What a room is built on next.
@@ -296,7 +297,7 @@ impl Rooms {
                 user_id: part.sender.to_string(),
                 device_id: t.device_id.clone(),
                 txn_id: t.txn_id.clone(),
-                scope: t.scope.to_owned(),
+                scope: t.scope.clone(),
                 result: id.to_string(),
             }),
             _ => None,
@@ -524,6 +525,7 @@ impl Chain {
             transaction,
             redactions: self.redactions,
             alias: None,
+            publish: false,
             now_ms,
         };
         Decided {

@@ -267,3 +267,13 @@ fn a_lane_whose_mark_was_deleted_makes_a_new_one() {
         store.logged_once(vec!["a".into()]).await;
     });
 }
+
+#[test]
+fn every_text_column_compares_by_bytes() {
+    on_postgres(|store| async move {
+        let others = "DO $$ BEGIN IF EXISTS (SELECT 1 FROM information_schema.columns WHERE table_schema = \
+            current_schema() AND table_name <> 'schema_migrations' AND data_type = 'text' AND \
+            collation_name IS DISTINCT FROM 'C') THEN RAISE 'another collation'; END IF; END $$";
+        admin(store.url(), others).await;
+    });
+}

@@ -101,7 +101,7 @@ impl Lane {
     }
 
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Box<dyn Job<PgTx>>>) {
-        let waiting = metrics::gauge!(names::QUEUE_OPERATIONS, "queue" => "write");
+        let waiting = metrics::gauge!(names::QUEUE_OPERATIONS);
         let sizes = metrics::histogram!(names::BATCH_OPERATIONS);
         let seconds = metrics::histogram!(names::COMMIT_SECONDS);
         let mut jobs = Vec::with_capacity(BATCH);
@@ -141,9 +141,13 @@ impl Lane {
                 Err(trouble) => trouble,
             };
             let reason = match trouble {
+                Trouble::Fatal(error) => {
+                    self.roll_back().await;
+                    return Err(error);
+                }
                 Trouble::Dirty => "dirty",
                 Trouble::Again => "deadlock",
-                _ => "lost",
+                Trouble::Lost | Trouble::Unsettled(_) | Trouble::Unmarked => "lost",
             };
             metrics::counter!(names::BATCH_RERUNS, "reason" => reason).increment(1);
             match trouble {

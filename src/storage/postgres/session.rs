@@ -162,6 +162,7 @@ async fn in_time<T>(name: &'static str, work: impl Future<Output = Result<T, Fau
 }
 
 fn bind(name: &'static str, args: &[Value]) -> Result<PgArguments, Fault> {
+    args.iter().try_for_each(|value| value.sendable(name)).map_err(Fault::Sql)?;
     let mut out = PgArguments::default();
     let mut add = |value: &Value| match value {
         Value::Int(v) => out.add(v),
@@ -181,6 +182,7 @@ fn columns(bulk: Bulk, rows: &[Vec<Value>]) -> Result<PgArguments, Fault> {
     if rows.iter().any(|row| row.len() != bulk.columns.len()) {
         return Err(wrong("a row does not have one value a column"));
     }
+    rows.iter().flatten().try_for_each(|value| value.sendable(bulk.name)).map_err(Fault::Sql)?;
     let mut out = PgArguments::default();
     for (i, (column, kind)) in bulk.columns.iter().enumerate() {
         let values = rows.iter().map(|row| &row[i]);

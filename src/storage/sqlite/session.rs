@@ -33,7 +33,8 @@ impl Session {
         session.script(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
              PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864;
-             PRAGMA cache_size = -32768; PRAGMA mmap_size = 268435456; PRAGMA temp_store = MEMORY;",
+             PRAGMA cache_size = -32768; PRAGMA mmap_size = 268435456; PRAGMA temp_store = MEMORY;
+             PRAGMA case_sensitive_like = ON;",
         )?;
         Ok(session)
     }
@@ -42,7 +43,7 @@ impl Session {
         let session = Self::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         session.script(
             "PRAGMA cache_size = -8192; PRAGMA mmap_size = 268435456; PRAGMA temp_store = MEMORY;
-             PRAGMA query_only = ON;",
+             PRAGMA case_sensitive_like = ON; PRAGMA query_only = ON;",
         )?;
         Ok(session)
     }
@@ -147,6 +148,7 @@ fn bind(name: &'static str, stmt: &mut CachedStatement<'_>, args: &[Value]) -> R
         return Err(Error::Sql { stmt: name, message });
     }
     for (i, value) in (1..).zip(args) {
+        value.sendable(name)?;
         match value {
             Value::Int(v) => stmt.raw_bind_parameter(i, v),
             Value::Text(v) => stmt.raw_bind_parameter(i, v.as_deref()),

@@ -34,7 +34,7 @@ impl Writer {
 
     pub(super) fn run(mut self) {
         let serving = Serving(Arc::clone(&self.queue));
-        let waiting = metrics::gauge!(names::QUEUE_OPERATIONS, "queue" => "write");
+        let waiting = metrics::gauge!(names::QUEUE_OPERATIONS);
         let sizes = metrics::histogram!(names::BATCH_OPERATIONS);
         let seconds = metrics::histogram!(names::COMMIT_SECONDS);
         let mut jobs = Vec::with_capacity(BATCH);

@@ -102,7 +102,6 @@ class Person:
                 while not probe():
                     if self.syncing and self.syncing.done():
                         self.syncing.result()
-                        raise AssertionError("the sync loop has ended")
                     await self.changed.wait()
         except TimeoutError:
             raise AssertionError(f"{self.id} did not see {what} within {limit} s") from None
@@ -110,7 +109,15 @@ class Person:
     async def log_in(self):
         good(await self.client.login(PASSWORD, device_name="story"))
         good(await self.client.sync(timeout=0, full_state=True))
-        self.syncing = asyncio.create_task(self.client.sync_forever(timeout=20_000))
+        self.syncing = asyncio.create_task(self.follow())
+
+    async def follow(self):
+        try:
+            await self.client.sync_forever(timeout=20_000)
+        finally:
+            # Who waits for something is to hear that nothing more will come.
+            async with self.changed:
+                self.changed.notify_all()
 
     async def says(self, room, text):
         response = await self.client.room_send(room, "m.room.message", {"msgtype": "m.text", "body": text})

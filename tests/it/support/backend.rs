@@ -98,6 +98,15 @@ impl Given {
         config
     }
 
+    /// All bytes that the database holds, as files on SQLite and as a dump of all tables on Postgres.
+    pub async fn everything_stored(&self) -> Vec<u8> {
+        if let Some(schema) = &self.postgres {
+            return schema.dump().await.into_bytes();
+        }
+        let files = std::fs::read_dir(self.dir.path().join("db")).expect("the folder of the database");
+        files.flat_map(|file| std::fs::read(file.expect("a file").path()).expect("its bytes")).collect()
+    }
+
     pub async fn server(&self) -> Server {
         self.server_with(|_| {}).await
     }
@@ -118,6 +127,22 @@ impl Schema {
     fn url(&self) -> String {
         let sep = if self.admin.contains('?') { '&' } else { '?' };
         format!("{}{sep}options=-csearch_path%3D{}", self.admin, self.name)
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    async fn dump(&self) -> String {
+        String::new()
+    }
+
+    #[cfg(feature = "postgres")]
+    async fn dump(&self) -> String {
+        use sqlx::{Connection as _, Row as _};
+
+        let mut connection = sqlx::PgConnection::connect(&self.admin).await.expect("the Postgres of the tests");
+        let sql = "SELECT schema_to_xml($1::name, true, false, '')::text";
+        let row = sqlx::query(sql).bind(&self.name).fetch_one(&mut connection).await.expect("a dump");
+        connection.close().await.expect("the end of a connection");
+        row.get(0)
     }
 
     #[cfg(feature = "postgres")]

@@ -142,6 +142,15 @@ impl Person {
         event_id(&self.sends(room, &txn, body).await)
     }
 
+    /// A message to a server that may die; its id if it was answered.
+    pub async fn tries_to_say(&self, room: &str, n: u32) -> Option<String> {
+        let path = format!("/_matrix/client/v3/rooms/{}/send/m.room.message/try{n}", escaped(room));
+        let content = json!({ "msgtype": "m.text", "body": n.to_string() });
+        let request = self.http.request(Method::PUT, &path).bearer_auth(&self.token).json(&content);
+        let reply: Value = request.send().await.ok()?.json().await.ok()?;
+        Some(reply["event_id"].as_str().unwrap_or_else(|| panic!("{reply}")).to_owned())
+    }
+
     pub async fn sets(&self, room: &str, kind: &str, key: &str, content: Value) -> Reply {
         self.put(&format!("/rooms/{}/state/{kind}/{}", escaped(room), escaped(key)), content).await
     }

@@ -32,6 +32,11 @@ impl Server {
         Http::to(*self.running.metrics_addresses().first().expect("a listener for metrics"))
     }
 
+    /// What an operator is shown at the first start.
+    pub fn first_admin_token(&self) -> Option<String> {
+        self.running.first_admin_token().map(ToOwned::to_owned)
+    }
+
     /// Says whether everybody was answered.
     pub async fn stop(self) -> bool {
         self.running.stop().await

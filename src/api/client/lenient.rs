@@ -1,0 +1,92 @@
+//! Requests that carry more, or less, than their types say: what the specification leaves to servers, and what clients
+//! have come to rely on.
+
+use http::{Method, Uri};
+use ruma::api::{IncomingRequest, Metadata, client::message::get_message_events, error::DeserializationError};
+use serde_json::{Map, Value};
+
+/// A request, and the whole object that was its body.
+pub(super) struct WithContent<R> {
+    pub(super) request: R,
+    pub(super) content: Map<String, Value>,
+}
+
+impl<R: Metadata> Metadata for WithContent<R> {
+    const METHOD: Method = R::METHOD;
+    const RATE_LIMITED: bool = R::RATE_LIMITED;
+    type Authentication = R::Authentication;
+    type PathBuilder = R::PathBuilder;
+    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
+}
+
+impl<R: IncomingRequest> IncomingRequest for WithContent<R> {
+    type EndpointError = R::EndpointError;
+    type OutgoingResponse = R::OutgoingResponse;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let content = serde_json::from_slice(request.body())?;
+        Ok(Self { request: R::try_from_http_request_inner(request, path_args)?, content })
+    }
+}
+
+/// A request for messages; one that doesn't say which way goes forward.
+pub(super) struct Messages(pub(super) get_message_events::v3::Request);
+
+impl Metadata for Messages {
+    const METHOD: Method = get_message_events::v3::Request::METHOD;
+    const RATE_LIMITED: bool = get_message_events::v3::Request::RATE_LIMITED;
+    type Authentication = <get_message_events::v3::Request as Metadata>::Authentication;
+    type PathBuilder = <get_message_events::v3::Request as Metadata>::PathBuilder;
+    const PATH_BUILDER: Self::PathBuilder = get_message_events::v3::Request::PATH_BUILDER;
+}
+
+impl IncomingRequest for Messages {
+    type EndpointError = <get_message_events::v3::Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = get_message_events::v3::Response;
+
+    fn try_from_http_request_inner(
+        mut request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let query = request.uri().query().unwrap_or_default();
+        if !query.split('&').any(|pair| pair.starts_with("dir=")) {
+            let separator = if query.is_empty() { "" } else { "&" };
+            let whole = format!("{}?{query}{separator}dir=f", request.uri().path());
+            if let Ok(uri) = whole.parse::<Uri>() {
+                *request.uri_mut() = uri;
+            }
+        }
+        get_message_events::v3::Request::try_from_http_request_inner(request, path_args).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::api::{Direction, IncomingRequestExt as _, client::membership::join_room_by_id};
+
+    use super::*;
+
+    #[test]
+    fn messages_go_forward_unless_told() {
+        let dir = |uri: &str| {
+            let request = http::Request::get(uri).body(&b"{}"[..]).expect("a request");
+            Messages::try_from_http_request(request, &["!a:b.c"]).expect("a good request").0.dir
+        };
+        assert_eq!(dir("/messages"), Direction::Forward);
+        assert_eq!(dir("/messages?limit=3"), Direction::Forward);
+        assert_eq!(dir("/messages?dir=b"), Direction::Backward);
+        assert_eq!(dir("/messages?limit=3&dir=b"), Direction::Backward);
+    }
+
+    #[test]
+    fn a_join_keeps_what_its_type_has_no_field_for() {
+        let request = http::Request::post("/join").body(&br#"{"reason":"hi","foo":"bar"}"#[..]).expect("a request");
+        let join = WithContent::<join_room_by_id::v3::Request>::try_from_http_request(request, &["!a:b.c"])
+            .expect("a good request");
+        assert_eq!(join.request.reason.as_deref(), Some("hi"));
+        assert_eq!(join.content["foo"], "bar");
+    }
+}

@@ -1,0 +1,109 @@
+//! What must not be found: neither in the log, however much of it is asked for, nor in the database.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may say so in any way")]
+
+use std::{process::Stdio, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use reqwest::Method;
+use serde_json::json;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+    sync::mpsc,
+    time::timeout,
+};
+
+use crate::support::{Given, Http, each_backend};
+
+const LONG: Duration = Duration::from_secs(20);
+const PASSWORD: &str = "planted-password-one";
+const SECOND: &str = "planted-password-two";
+const WRONG: &str = "planted-password-wrong";
+const SHARED: &str = "planted-shared-secret";
+
+/// Runs the program with all the log there is, lets somebody live a short life on it, and stops it. What it wrote, and
+/// the access tokens that it gave out.
+async fn live_a_life(given: &Given) -> (String, Vec<String>) {
+    let config = given.config();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+    command.current_dir(given.dir()).env_clear().kill_on_drop(true).stdout(Stdio::piped());
+    for option in [
+        "port=0",
+        "log=\"trace\"",
+        "log_format=\"json\"",
+        "server_name=\"test.example\"",
+        "allow_registration=true",
+        "yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse=true",
+    ] {
+        command.args(["-O", option]);
+    }
+    command.args(["-O", &format!("registration_shared_secret=\"{SHARED}\"")]);
+    command.args(["-O", &format!("database_path=\"{}\"", config.database.database_path.display())]);
+    if let Some(url) = &config.database.database_url {
+        command.args(["-O", "database_backend=\"postgres\"", "-O", &format!("database_url=\"{}\"", url.expose())]);
+    }
+    let mut server = command.spawn().unwrap();
+
+    let (send, mut lines) = mpsc::unbounded_channel();
+    let mut output = BufReader::new(server.stdout.take().unwrap()).lines();
+    let reader = tokio::spawn(async move {
+        let mut all = String::new();
+        while let Ok(Some(line)) = output.next_line().await {
+            if let Some((_, url)) = line.split_once("is served on http://") {
+                let _ = send.send(url.split('"').next().unwrap().parse().unwrap());
+            }
+            all.push_str(&line);
+            all.push('\n');
+        }
+        all
+    });
+    let http = Http::to(timeout(LONG, lines.recv()).await.unwrap().expect("a server"));
+
+    let mut tokens = Vec::new();
+    let auth = json!({ "type": "m.login.dummy" });
+    let body = json!({ "username": "alice", "password": PASSWORD, "auth": auth });
+    let alice = http.post("/_matrix/client/v3/register", &body).await.ok();
+    tokens.push(alice["access_token"].as_str().unwrap().to_owned());
+    let login = |password: &str| json!({ "type": "m.login.password", "user": "alice", "password": password });
+    let again = http.post("/_matrix/client/v3/login", &login(PASSWORD)).await.ok();
+    tokens.push(again["access_token"].as_str().unwrap().to_owned());
+    http.post("/_matrix/client/v3/login", &login(WRONG)).await.refused(403, "M_FORBIDDEN");
+    // A body that can't be read, and a token in the query.
+    http.post("/_matrix/client/v3/login", &json!({ "type": "m.login.password", "password": [PASSWORD] })).await;
+    http.get(&format!("/_matrix/client/v3/account/whoami?access_token={}", tokens[0])).await.ok();
+    http.get(&format!("/_matrix/client/v3/nowhere?access_token={}", tokens[0])).await;
+    let proof = json!({ "type": "m.login.password", "identifier": { "type": "m.id.user", "user": "alice" }, "password": PASSWORD });
+    let change = http.request(Method::POST, "/_matrix/client/v3/account/password").bearer_auth(&tokens[0]);
+    http.send(change.json(&json!({ "new_password": SECOND, "auth": proof }))).await.ok();
+    let mistaken = json!({ "nonce": "n", "username": "bob", "password": PASSWORD, "mac": SHARED });
+    http.post("/_synapse/admin/v1/register", &mistaken).await;
+    http.send(http.request(Method::POST, "/_matrix/client/v3/logout").bearer_auth(&tokens[0])).await.ok();
+    let last = http.post("/_matrix/client/v3/login", &login(SECOND)).await.ok();
+    tokens.push(last["access_token"].as_str().unwrap().to_owned());
+
+    let pid = server.id().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(timeout(LONG, server.wait()).await.unwrap().unwrap().success());
+    (reader.await.unwrap(), tokens)
+}
+
+each_backend! {
+    async fn no_secret_is_logged_or_stored(given: Given) {
+        let (log, tokens) = live_a_life(given).await;
+        assert!(log.contains("\"TRACE\"") || log.contains("\"DEBUG\""), "the whole log was asked for");
+        let stored = given.everything_stored().await;
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let found = |secret: &str| {
+            let forms = [secret.to_owned(), hex(secret.as_bytes()), STANDARD.encode(secret)];
+            forms.iter().any(|form| stored.windows(form.len()).any(|w| w == form.as_bytes()))
+        };
+        assert!(found("@alice:test.example"), "what is stored is looked at");
+        for secret in [PASSWORD, SECOND, WRONG, SHARED].into_iter().chain(tokens.iter().map(String::as_str)) {
+            for line in log.lines() {
+                assert!(!line.contains(secret), "{line}");
+            }
+            assert!(!found(secret), "{secret} is stored as it is");
+        }
+    }
+}
