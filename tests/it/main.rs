@@ -3,8 +3,11 @@
 mod support;
 
 mod accounts;
+mod cluster;
 mod discovery;
 mod frame;
 mod graph;
 mod process;
+mod rooms;
 mod secrets;
+mod sync;

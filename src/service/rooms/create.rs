@@ -10,8 +10,11 @@ use serde_json::{Map, Value, json, value::RawValue, value::to_raw_value};
 use super::{
     Rooms, Target,
     state::Held,
-    write::{Chain, Head, Part},
+    write::{Chain, Decided, Head, Part},
 };
+
+/// The most rooms of one person that begin in the same millisecond with the same wishes.
+const MOST_AT_ONCE: i64 = 100;
 
 /// What a client wants of a new room.
 #[derive(Debug, Default)]
@@ -62,13 +65,40 @@ impl Rooms {
         }
         let parts = self.first_events(creator, &wish, version, alias.as_deref()).await?;
 
+        // A room that is named after its create event has the name of another one that was made in the same moment with
+        // the same wishes: it is a little younger, then.
+        for later_ms in 0..MOST_AT_ONCE {
+            let room_id = if version.hashes_room_id() {
+                // Replaced by the hash of the create event as soon as there is one.
+                RoomId::parse("!pending").map_err(Error::internal)?
+            } else {
+                ids::new_room_id(&*self.rng, server_name)?
+            };
+            let (room_id, decided) = self.begin(room_id, version, &parts, later_ms, alias.as_deref(), creator).await?;
+            match self.storage.persist(decided.commit.clone()).await? {
+                Persisted::Stored(_) => {
+                    decided.remember(self);
+                    return Ok(room_id);
+                }
+                Persisted::AliasTaken => return Err(Error::new(Kind::RoomInUse, "The alias is taken")),
+                Persisted::RoomExists => {}
+                other => return Err(Error::internal(format!("a new room met {other:?}"))),
+            }
+        }
+        Err(Error::unavailable("Too many rooms at once, try again"))
+    }
+
+    /// The first events, decided but not stored.
+    async fn begin(
+        &self,
+        room_id: OwnedRoomId,
+        version: &'static RoomVersion,
+        parts: &[Part],
+        later_ms: i64,
+        alias: Option<&str>,
+        creator: &UserId,
+    ) -> Result<(OwnedRoomId, Decided)> {
         let sns: Vec<i64> = self.numbers.take(parts.len()).await?.collect();
-        let room_id = if version.hashes_room_id() {
-            // Replaced by the hash of the create event as soon as there is one.
-            RoomId::parse("!pending").map_err(Error::internal)?
-        } else {
-            ids::new_room_id(&*self.rng, server_name)?
-        };
         let room_sn = *sns.first().ok_or_else(|| Error::internal("a room without events"))?;
         let mut chain = Chain::new(Head {
             sn: room_sn,
@@ -79,6 +109,7 @@ impl Rooms {
             tips: vec![],
             made: Held::default(),
         });
+        chain.later_ms = later_ms;
         for (part, sn) in parts.iter().zip(sns) {
             self.append(&mut chain, part, sn, None).await.map_err(|e| match e {
                 // What the rules forbid here is what the client asked to start with.
@@ -89,6 +120,10 @@ impl Rooms {
         let room_id = chain.head.id.clone();
         let base = Base::New { room_id: room_id.to_string(), version: version.id.to_string() };
         let mut decided = chain.finish(base, None, self.clock.now_ms());
+<<<<<<< HEAD
+        decided.commit.alias = alias.map(|alias| NewAlias { alias: alias.to_owned(), creator: creator.to_string() });
+        Ok((room_id, decided))
+=======
         decided.commit.alias = alias.map(|alias| NewAlias { alias, creator: creator.to_string() });
         decided.commit.publish = wish.public;
         match self.storage.persist(decided.commit.clone()).await? {
@@ -99,6 +134,7 @@ impl Rooms {
             Persisted::AliasTaken => Err(Error::new(Kind::RoomInUse, "The alias is taken")),
             other => Err(Error::internal(format!("a new room met {other:?}"))),
         }
+>>>>>>> main
     }
 
     async fn first_events(

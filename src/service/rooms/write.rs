@@ -330,7 +330,7 @@ impl Rooms {
         let newest = tips.len().saturating_sub(hearth_core::limits::MAX_PREV_EVENTS);
         let prev_events: Vec<OwnedEventId> = tips[newest..].iter().map(|t| t.id.clone()).collect();
         let depth = tips.iter().map(|t| t.depth).max().unwrap_or(0).saturating_add(1);
-        let now = self.clock.now_ms();
+        let now = self.clock.now_ms().saturating_add(chain.later_ms);
         let draft = Draft {
             room_id: chain.room_id_for_draft(part),
             sender: part.sender.clone(),
@@ -467,6 +467,8 @@ pub fn membership_of(pdu: &Pdu) -> Result<String> {
 /// Events that are decided one on top of the other, to be stored in one commit.
 pub struct Chain {
     pub head: Head,
+    /// By how much its events are younger than now.
+    pub later_ms: i64,
     nodes: Vec<NewNode>,
     events: Vec<NewEvent>,
     changes: Vec<StateChange>,
@@ -481,6 +483,7 @@ impl Chain {
     pub fn new(head: Head) -> Self {
         Self {
             head,
+            later_ms: 0,
             nodes: Vec::new(),
             events: Vec::new(),
             changes: Vec::new(),

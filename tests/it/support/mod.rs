@@ -13,6 +13,8 @@
 
 pub mod backend;
 pub mod client;
+pub mod people;
+pub mod program;
 pub mod server;
 pub mod wire;
 
