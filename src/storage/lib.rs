@@ -29,6 +29,7 @@ mod testing;
 pub mod timeline;
 pub mod transactions;
 mod tx;
+pub mod user_directory;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -63,6 +64,7 @@ pub trait Storage:
     + sync_page::SyncPages
     + follow::Follow
     + directory::Directory
+    + user_directory::UserDirectory
     + Send
     + Sync
     + 'static
@@ -129,6 +131,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (sync_page::ALL, sync_page::ALL_BULK),
         (timeline::ALL, timeline::ALL_BULK),
         (transactions::ALL, transactions::ALL_BULK),
+        (user_directory::ALL, user_directory::ALL_BULK),
         (migrate::ALL, migrate::ALL_BULK),
         (outbox::ALL, outbox::ALL_BULK),
         (stream::ALL, stream::ALL_BULK),

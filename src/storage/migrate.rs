@@ -40,8 +40,13 @@ macro_rules! apart {
 }
 
 /// Every step, in order.
-const MIGRATIONS: &[Migration] =
-    &[both!("0001_stream"), both!("0002_accounts"), both!("0003_rooms"), both!("0004_directory")];
+const MIGRATIONS: &[Migration] = &[
+    both!("0001_stream"),
+    both!("0002_accounts"),
+    both!("0003_rooms"),
+    both!("0004_directory"),
+    both!("0005_user_directory"),
+];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
     number BIGINT PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_ms BIGINT NOT NULL)";
