@@ -98,16 +98,28 @@ fn next_of(migrations: &'static [Migration], applied: Vec<Row>, dialect: Dialect
 impl Step {
     fn new(number: i64, migration: &Migration, dialect: Dialect) -> Self {
         let (text, sql) = match dialect {
-            // To SQLite only `INTEGER PRIMARY KEY` means the table's own key; anything else is a second tree to keep.
-            Dialect::Sqlite => {
-                (migration.sqlite, migration.sqlite.replace("BIGINT PRIMARY KEY", "INTEGER PRIMARY KEY"))
-            }
+            Dialect::Sqlite => (migration.sqlite, for_sqlite(migration.sqlite)),
             #[cfg(feature = "postgres")]
             Dialect::Postgres => (migration.postgres, migration.postgres.to_owned()),
         };
         let checksum = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
         Self { number, name: migration.name, checksum, sql }
     }
+}
+
+/// To SQLite only `INTEGER PRIMARY KEY` means the table's own key; any other is a second tree to keep, unless the table
+/// has no number of its own besides.
+fn for_sqlite(text: &str) -> String {
+    let text = text.replace("BIGINT PRIMARY KEY", "INTEGER PRIMARY KEY");
+    let mut out = String::with_capacity(text.len() + 256);
+    let mut rest = text.as_str();
+    while let Some((table, after)) = rest.split_once("\n);") {
+        let last = table.rsplit('\n').next().unwrap_or(table);
+        out.push_str(table);
+        out.push_str(if last.trim_start().starts_with("PRIMARY KEY (") { "\n) WITHOUT ROWID;" } else { "\n);" });
+        rest = after;
+    }
+    out + rest
 }
 
 /// Milliseconds since 1970, for the engines' own records.
@@ -141,6 +153,14 @@ mod tests {
             }
         }
         assert_eq!(files, listed);
+    }
+
+    #[test]
+    fn a_key_of_several_columns_is_the_table_itself() {
+        let text =
+            "CREATE TABLE a (\n    x BIGINT,\n    PRIMARY KEY (x, y)\n);\nCREATE TABLE b (\n    x TEXT\n);\n-- end";
+        let sqlite = "CREATE TABLE a (\n    x BIGINT,\n    PRIMARY KEY (x, y)\n) WITHOUT ROWID;\nCREATE TABLE b (\n    x TEXT\n);\n-- end";
+        assert_eq!(for_sqlite(text), sqlite);
     }
 
     const TWO: &[Migration] = &[
