@@ -74,7 +74,9 @@ impl Rooms {
             } else {
                 ids::new_room_id(&*self.rng, server_name)?
             };
-            let (room_id, decided) = self.begin(room_id, version, &parts, later_ms, alias.as_deref(), creator).await?;
+            let (room_id, mut decided) =
+                self.begin(room_id, version, &parts, later_ms, alias.as_deref(), creator).await?;
+            decided.commit.publish = wish.public;
             match self.storage.persist(decided.commit.clone()).await? {
                 Persisted::Stored(_) => {
                     decided.remember(self);
@@ -120,21 +122,8 @@ impl Rooms {
         let room_id = chain.head.id.clone();
         let base = Base::New { room_id: room_id.to_string(), version: version.id.to_string() };
         let mut decided = chain.finish(base, None, self.clock.now_ms());
-<<<<<<< HEAD
         decided.commit.alias = alias.map(|alias| NewAlias { alias: alias.to_owned(), creator: creator.to_string() });
         Ok((room_id, decided))
-=======
-        decided.commit.alias = alias.map(|alias| NewAlias { alias, creator: creator.to_string() });
-        decided.commit.publish = wish.public;
-        match self.storage.persist(decided.commit.clone()).await? {
-            Persisted::Stored(_) => {
-                decided.remember(self);
-                Ok(room_id)
-            }
-            Persisted::AliasTaken => Err(Error::new(Kind::RoomInUse, "The alias is taken")),
-            other => Err(Error::internal(format!("a new room met {other:?}"))),
-        }
->>>>>>> main
     }
 
     async fn first_events(
