@@ -90,7 +90,7 @@ async fn both_write_to_one_room_at_the_same_time() {
             written.push(person.says(&room, &format!("{} {n}", person.id)).await);
             let topic = json!({ "topic": format!("{} {n}", person.id) });
             written.push(event_id(&person.sets(&room, "m.room.topic", "", topic).await));
-            let odd = person.sets(&room, "org.example.odd", &format!("{} {n}", person.id), json!({ "n": n })).await;
+            let odd = person.sets(&room, "org.example.odd", &format!("{} {n}", person.device), json!({ "n": n })).await;
             written.push(event_id(&odd));
         }
         written
