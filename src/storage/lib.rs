@@ -46,7 +46,7 @@ pub use stream::{SigningKey, Stream};
 pub use sync_page::{RoomSync, StrippedRoom, SyncPage, SyncQuery};
 pub use timeline::{Direction, Membership, Page, RoomView, StateOf, VisibilityLog, is_world_readable, membership_at};
 use tx::Engine;
-pub use tx::{Answer, CommitSink, Committed, Wake};
+pub use tx::{Answer, CommitSink, Committed, Message, Wake};
 
 /// All that the server keeps: the one type that services hold, as `Arc<dyn Storage>`.
 pub trait Storage:

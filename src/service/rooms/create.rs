@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json, value::RawValue, value::to_raw_value};
 use super::{
     Rooms, Target,
     state::Held,
-    write::{Chain, Head, Part},
+    write::{Chain, Decided, Head, Part},
 };
 
-/// How many rooms a user can make in one millisecond.
+/// The most rooms of one person that begin in the same millisecond with the same wishes.
 const MOST_AT_ONCE: i64 = 100;
 
 /// What a client wants of a new room.
@@ -65,36 +65,42 @@ impl Rooms {
         }
         let parts = self.first_events(creator, &wish, version, alias.as_deref()).await?;
 
-        // A room that is named after its create event has the name of another if that was made in the same millisecond,
-        // by the same user and with the same content: then this one is dated a moment later.
+        // A room that is named after its create event has the name of another one that was made in the same moment with
+        // the same wishes: it is a little younger, then.
         for later_ms in 0..MOST_AT_ONCE {
-            match self.make(creator, &wish, version, alias.as_deref(), &parts, later_ms).await? {
-                (room_id, Persisted::Stored(_)) => return Ok(room_id),
-                (_, Persisted::RoomExists) if version.hashes_room_id() => {}
-                (_, Persisted::AliasTaken) => return Err(Error::new(Kind::RoomInUse, "The alias is taken")),
-                (_, other) => return Err(Error::internal(format!("a new room met {other:?}"))),
+            let room_id = if version.hashes_room_id() {
+                // Replaced by the hash of the create event as soon as there is one.
+                RoomId::parse("!pending").map_err(Error::internal)?
+            } else {
+                ids::new_room_id(&*self.rng, server_name)?
+            };
+            let (room_id, mut decided) =
+                self.begin(room_id, version, &parts, later_ms, alias.as_deref(), creator).await?;
+            decided.commit.publish = wish.public;
+            match self.storage.persist(decided.commit.clone()).await? {
+                Persisted::Stored(_) => {
+                    decided.remember(self);
+                    return Ok(room_id);
+                }
+                Persisted::AliasTaken => return Err(Error::new(Kind::RoomInUse, "The alias is taken")),
+                Persisted::RoomExists => {}
+                other => return Err(Error::internal(format!("a new room met {other:?}"))),
             }
         }
-        Err(Error::unavailable("Too many rooms are being made at once, try again"))
+        Err(Error::unavailable("Too many rooms at once, try again"))
     }
 
-    /// Stores the room, unless something is in the way.
-    async fn make(
+    /// The first events, decided but not stored.
+    async fn begin(
         &self,
-        creator: &UserId,
-        wish: &CreateRoom,
+        room_id: OwnedRoomId,
         version: &'static RoomVersion,
-        alias: Option<&str>,
         parts: &[Part],
         later_ms: i64,
-    ) -> Result<(OwnedRoomId, Persisted)> {
+        alias: Option<&str>,
+        creator: &UserId,
+    ) -> Result<(OwnedRoomId, Decided)> {
         let sns: Vec<i64> = self.numbers.take(parts.len()).await?.collect();
-        let room_id = if version.hashes_room_id() {
-            // Replaced by the hash of the create event as soon as there is one.
-            RoomId::parse("!pending").map_err(Error::internal)?
-        } else {
-            ids::new_room_id(&*self.rng, self.signer.server_name())?
-        };
         let room_sn = *sns.first().ok_or_else(|| Error::internal("a room without events"))?;
         let mut chain = Chain::new(Head {
             sn: room_sn,
@@ -117,12 +123,7 @@ impl Rooms {
         let base = Base::New { room_id: room_id.to_string(), version: version.id.to_string() };
         let mut decided = chain.finish(base, None, self.clock.now_ms());
         decided.commit.alias = alias.map(|alias| NewAlias { alias: alias.to_owned(), creator: creator.to_string() });
-        decided.commit.publish = wish.public;
-        let persisted = self.storage.persist(decided.commit.clone()).await?;
-        if let Persisted::Stored(_) = persisted {
-            decided.remember(self);
-        }
-        Ok((room_id, persisted))
+        Ok((room_id, decided))
     }
 
     async fn first_events(

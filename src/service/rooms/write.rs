@@ -467,7 +467,7 @@ pub fn membership_of(pdu: &Pdu) -> Result<String> {
 /// Events that are decided one on top of the other, to be stored in one commit.
 pub struct Chain {
     pub head: Head,
-    /// By how much its events are dated later than they are made.
+    /// By how much its events are younger than now.
     pub later_ms: i64,
     nodes: Vec<NewNode>,
     events: Vec<NewEvent>,

@@ -13,12 +13,12 @@
 
 pub mod backend;
 pub mod client;
-pub mod person;
+pub mod people;
+pub mod program;
 pub mod server;
 pub mod wire;
 
 pub use backend::Given;
 pub(crate) use backend::each_backend;
 pub use client::{Http, Reply};
-pub use person::Person;
 pub use server::Server;

@@ -1,0 +1,61 @@
+//! The program itself, in processes of its own.
+
+use std::{net::SocketAddr, process::Stdio};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+use super::{Given, Http, people::LONG};
+
+/// A server in another process.
+pub struct Program {
+    child: Child,
+    pub http: Http,
+}
+
+impl Program {
+    /// Starts it on the database of the test, where anybody may register.
+    pub async fn start(given: &Given) -> Self {
+        let config = given.config();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+        command.current_dir(given.dir()).env_clear().kill_on_drop(true).stdout(Stdio::piped());
+        let database = match &config.database.database_url {
+            Some(url) => vec!["database_backend=\"postgres\"".to_owned(), format!("database_url=\"{}\"", url.expose())],
+            None => vec![format!("database_path=\"{}\"", config.database.database_path.display())],
+        };
+        let options = [
+            "port=0",
+            "log_format=\"json\"",
+            "server_name=\"test.example\"",
+            "database_pool_size=4",
+            "allow_registration=true",
+            "yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse=true",
+        ];
+        for option in options.into_iter().map(str::to_owned).chain(database) {
+            command.args(["-O", &option]);
+        }
+        let mut child = command.spawn().expect("a program");
+        let mut lines = BufReader::new(child.stdout.take().expect("a log")).lines();
+        let address = timeout(LONG, async {
+            loop {
+                let line = lines.next_line().await.expect("a line").expect("the program goes on");
+                if let Some((_, url)) = line.split_once("served on http://") {
+                    let address: SocketAddr = url.split('"').next().expect("an address").parse().expect("an address");
+                    return address;
+                }
+            }
+        });
+        let address = address.await.expect("the program says where it is");
+        // Somebody has to go on reading, or it would write into a closed pipe.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Self { child, http: Http::to(address) }
+    }
+
+    /// Ends it where it stands.
+    pub async fn dies(mut self) {
+        self.child.kill().await.expect("it was alive");
+    }
+}
