@@ -16,6 +16,7 @@ CREATE TABLE rooms (
     state_root BYTEA NOT NULL,       -- current state, as a root in state_nodes
     joined     BIGINT NOT NULL,      -- members by membership, kept with the state
     invited    BIGINT NOT NULL,
+    tips       BYTEA NOT NULL,       -- packed numbers of the events that no other names as prev: what the next builds on
     last_pos   BIGINT NOT NULL,      -- position of the newest timeline event
     touched_pos BIGINT NOT NULL      -- position of the newest change of any kind that its members sync
 );
@@ -24,7 +25,8 @@ CREATE INDEX rooms_touched ON rooms (touched_pos);
 -- An event has one number for life, `sn`. Timeline events have a position; outliers and history fetched later have none,
 -- so no sync ever shows them as new.
 -- (topo, topo_minor) orders a room's timeline for paging: a live event has (pos, 0), history that fills the gap before it
--- has (pos, -1), (pos, -2) and so on, backwards.
+-- has (pos, -1), (pos, -2) and so on, backwards. A sync reads by the same order and leaves out what has no position, which
+-- spares each event an index on it.
 CREATE TABLE events (
     sn           BIGINT PRIMARY KEY,
     event_id     TEXT NOT NULL UNIQUE,
@@ -46,15 +48,7 @@ CREATE TABLE events (
     redacted_by  TEXT,
     json         TEXT NOT NULL       -- the PDU, canonical; the redacted form once it is redacted
 );
-CREATE INDEX events_pos ON events (room_sn, pos) WHERE pos IS NOT NULL;
 CREATE INDEX events_topo ON events (room_sn, topo, topo_minor);
-
--- Events that no other event of the room names as prev: what the next event will build on.
-CREATE TABLE extremities (
-    room_sn  BIGINT NOT NULL,
-    event_sn BIGINT NOT NULL,
-    PRIMARY KEY (room_sn, event_sn)
-);
 
 -- The state at an event is a persistent hash trie; equal states of a room have equal roots and share their nodes.
 CREATE TABLE state_nodes (

@@ -195,6 +195,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
     let sources = Sources {
         storage: Arc::clone(&storage),
         notifier: Arc::clone(&notifier),
+        known: Arc::clone(&known),
         typing: Arc::clone(&typing),
         shapes,
         push_rules: Arc::clone(&push_rules),

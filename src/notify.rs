@@ -3,6 +3,8 @@
 //! A wake says "look again", never what changed: a lost one costs a poll of the head, not an event. A waiter subscribes
 //! *before* it reads, so nothing falls between its read and its wait.
 
+mod journal;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -13,6 +15,8 @@ use std::{
 
 use hearth_storage::{CommitSink, Committed, Wake};
 use tokio::sync::{Notify, mpsc};
+
+pub use self::journal::Journal;
 
 /// Who waits for what, in this process.
 #[derive(Default)]
@@ -101,21 +105,26 @@ impl Drop for Subscription {
 
 /// Up to where this process knows the stream without a gap: from its own commits, and from following the head.
 #[derive(Default)]
-pub struct Known(AtomicI64);
+pub struct Known {
+    pos: AtomicI64,
+    pub journal: Journal,
+}
 
 impl Known {
     pub fn pos(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
+        self.pos.load(Ordering::SeqCst)
     }
 
     pub fn raise_to(&self, pos: i64) {
-        self.0.fetch_max(pos, Ordering::SeqCst);
+        self.journal.moved_to(pos);
+        self.pos.fetch_max(pos, Ordering::SeqCst);
     }
 
     /// A commit of our own: it counts if nobody else's came between.
-    fn committed(&self, first: i64, last: i64) {
-        if last >= first {
-            let _ = self.0.compare_exchange(first - 1, last, Ordering::SeqCst, Ordering::SeqCst);
+    fn committed(&self, commit: &Committed) {
+        self.journal.committed(commit);
+        if commit.last >= commit.first {
+            let _ = self.pos.compare_exchange(commit.first - 1, commit.last, Ordering::SeqCst, Ordering::SeqCst);
         }
     }
 }
@@ -138,7 +147,7 @@ impl Sink {
 
 impl CommitSink for Sink {
     fn committed(&self, commit: Committed) {
-        self.known.committed(commit.first, commit.last);
+        self.known.committed(&commit);
         // Fails only when the server stops.
         let _ = self.commits.send(commit);
     }
@@ -152,6 +161,10 @@ pub async fn dispatch(
 ) {
     while let Some(commit) = commits.recv().await {
         notifier.wake(&commit.wakes);
+        let mut rooms: Vec<Wake> = commit.messages.iter().map(|m| Wake::Room(m.room_sn)).collect();
+        rooms.sort_unstable();
+        rooms.dedup();
+        notifier.wake(&rooms);
         if commit.last >= commit.first {
             bus.publish(crate::bus::Hint { pos: commit.last });
         }
@@ -185,12 +198,13 @@ mod tests {
     #[test]
     fn known_stops_at_a_gap() {
         let known = Known::default();
-        known.committed(1, 3);
+        let commit = |first, last| Committed { first, last, wakes: Vec::new(), messages: Vec::new() };
+        known.committed(&commit(1, 3));
         assert_eq!(known.pos(), 3);
-        known.committed(5, 6);
+        known.committed(&commit(5, 6));
         assert_eq!(known.pos(), 3, "4 was somebody else's");
         known.raise_to(6);
-        known.committed(7, 7);
+        known.committed(&commit(7, 7));
         assert_eq!(known.pos(), 7);
     }
 }

@@ -14,7 +14,7 @@ use hearth_storage::{
     profiles::{ProfileChange, ProfileSet},
 };
 use ruma::{
-    OwnedServerName, UserId,
+    OwnedMxcUri, OwnedServerName, OwnedUserId, UserId,
     profile::{ProfileFieldName, ProfileFieldValue, UserProfile},
 };
 use serde_json::Value;
@@ -27,6 +27,23 @@ const MAX_KEY_BYTES: usize = 255;
 /// These two are copied into the member event of each room, which has 64 KiB for everything.
 const MAX_NAME_CHARS: usize = 256;
 const MAX_AVATAR_BYTES: usize = 1_000;
+
+/// The most people that one search finds.
+const MAX_FOUND: u64 = 50;
+
+/// Somebody whom a search found.
+pub struct Person {
+    pub user_id: OwnedUserId,
+    pub display_name: Option<String>,
+    pub avatar_url: Option<OwnedMxcUri>,
+}
+
+/// What a search for people found.
+pub struct Found {
+    pub people: Vec<Person>,
+    /// There are more.
+    pub limited: bool,
+}
 
 pub struct Profiles {
     server_name: OwnedServerName,
@@ -63,6 +80,28 @@ impl Profiles {
         let value = self.profile(user).await?.remove(name.as_str());
         let value = value.ok_or_else(|| Error::not_found("This profile field is not set"))?;
         ProfileFieldValue::new(name.as_str(), value).map_err(Error::internal)
+    }
+
+    /// Looks for people by name or id, among those whom the user may find.
+    pub async fn search(&self, session: &Session, text: &str, limit: u64) -> Result<Found> {
+        let limit = usize::try_from(limit.min(MAX_FOUND)).unwrap_or(usize::MAX);
+        let one_more = i64::try_from(limit + 1).unwrap_or(i64::MAX);
+        let mut ids = self.storage.search_users(session.user_id.as_str(), text.trim(), one_more).await?;
+        let limited = ids.len() > limit;
+        ids.truncate(limit);
+        let mut fields = std::collections::HashMap::new();
+        for (user, key, value) in self.storage.profiles(ids.clone()).await? {
+            fields.insert((user, key), value);
+        }
+        let mut people = Vec::with_capacity(ids.len());
+        for id in ids {
+            let mut text = |key: &str| {
+                fields.remove(&(id.clone(), key.to_owned())).and_then(|json| serde_json::from_str::<String>(&json).ok())
+            };
+            let (display_name, avatar_url) = (text("displayname"), text("avatar_url").map(Into::into));
+            people.push(Person { user_id: id.try_into().map_err(Error::internal)?, display_name, avatar_url });
+        }
+        Ok(Found { people, limited })
     }
 
     /// Sets one field of one's own profile. An empty name or picture is none.

@@ -5,11 +5,11 @@ use std::{borrow::Cow, sync::Arc};
 use hearth_core::{
     Error, Result,
     clock::Clock,
-    event::{ClientEvent, Unsigned, client_json, stripped_json},
+    event::{ClientEvent, Pdu, Unsigned, client_json, stripped_json},
     filter::{self, Subject},
     room_version::RoomVersion,
 };
-use hearth_storage::{RoomRow, StoredEvent};
+use hearth_storage::{Message, RoomRow, StoredEvent};
 use moka::sync::Cache;
 use ruma::{OwnedRoomId, RoomId, UserId, api::client::filter::RoomEventFilter, serde::Raw};
 use serde_json::value::RawValue;
@@ -87,10 +87,14 @@ impl Shapes {
             return Ok(shape);
         }
         let pdu = parse_stored(room.in_room(), stored.clone())?;
+        self.make(key, &pdu)
+    }
+
+    fn make(&self, key: (i64, bool), pdu: &Pdu) -> Result<Arc<Shape>> {
         let shape = Arc::new(Shape {
-            event: client_json(&pdu)?,
+            event: client_json(pdu)?,
             sent_ms: i64::from(pdu.origin_server_ts.0),
-            sender: pdu.sender,
+            sender: pdu.sender.clone(),
         });
         self.cache.insert(key, Arc::clone(&shape));
         Ok(shape)
@@ -99,6 +103,26 @@ impl Shapes {
     /// Who sent the event.
     pub fn sender(&self, room: &Room, stored: &StoredEvent) -> Result<ruma::OwnedUserId> {
         Ok(self.shape(room, stored)?.sender.clone())
+    }
+
+    /// A message that was just stored, for the sync of one reader.
+    pub fn message<T>(&self, message: &Message, reader: Reader<'_>) -> Result<Raw<T>> {
+        let key = (message.sn, false);
+        let shape = self.cache.get(&key).map_or_else(|| self.make(key, &message.pdu), Ok)?;
+        let mut unsigned = self.unsigned(&shape);
+        // Only those who are in the room are told from here.
+        unsigned.membership = Some("join".to_owned());
+        if let Some((device, txn)) = &message.sent_by
+            && shape.sender == reader.user
+            && device == reader.device
+        {
+            unsigned.transaction_id = Some(txn.clone());
+        }
+        Ok(Raw::from_json(shape.event.without_room(&unsigned)?))
+    }
+
+    fn unsigned(&self, shape: &Shape) -> Unsigned {
+        Unsigned { age: Some(self.clock.now_ms().saturating_sub(shape.sent_ms).max(0)), ..Unsigned::default() }
     }
 
     /// The event for one reader.
@@ -110,8 +134,7 @@ impl Shapes {
         beside: Beside<'_>,
     ) -> Result<Raw<T>> {
         let shape = self.shape(room, stored)?;
-        let mut unsigned =
-            Unsigned { age: Some(self.clock.now_ms().saturating_sub(shape.sent_ms).max(0)), ..Unsigned::default() };
+        let mut unsigned = self.unsigned(&shape);
         if stored.txn_id.is_some() && shape.sender == reader.user && stored.device_id.as_deref() == Some(reader.device)
         {
             unsigned.transaction_id.clone_from(&stored.txn_id);
@@ -145,7 +168,7 @@ pub fn redaction_of<'a>(stored: &StoredEvent, because: &'a [StoredEvent]) -> Opt
 }
 
 /// Whether a filter lets a stored event through.
-pub fn passes(filter: &RoomEventFilter, room_id: &RoomId, stored: &StoredEvent) -> Result<bool> {
+pub fn passes(filter: &RoomEventFilter, room_id: &RoomId, json: &str) -> Result<bool> {
     #[derive(serde::Deserialize)]
     struct Fields<'a> {
         #[serde(rename = "type", borrow)]
@@ -158,7 +181,7 @@ pub fn passes(filter: &RoomEventFilter, room_id: &RoomId, stored: &StoredEvent) 
     if filter.is_empty() {
         return Ok(true);
     }
-    let fields: Fields<'_> = serde_json::from_str(&stored.json).map_err(Error::internal)?;
+    let fields: Fields<'_> = serde_json::from_str(json).map_err(Error::internal)?;
     let sender = <&UserId>::try_from(&*fields.sender).map_err(Error::internal)?;
     let subject = Subject { event_type: &fields.event_type, sender: Some(sender), room_id, content: fields.content };
     Ok(filter::matches_room_event(filter, &subject))

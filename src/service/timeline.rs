@@ -149,7 +149,7 @@ impl Timelines {
                     Direction::Forward => TimelineToken::after(event.topo, event.topo_minor),
                 };
                 looked_at += 1;
-                if page.log.sees(event, reader.user.as_str()) && passes(&wish.filter, room_id, event)? {
+                if page.log.sees(event, reader.user.as_str()) && passes(&wish.filter, room_id, &event.json)? {
                     let beside = Beside {
                         because: redaction_of(event, &page.because),
                         membership: Some(membership_at(&page.log.membership, event)),

@@ -192,8 +192,8 @@ mod tests {
 
     const ROOM: Stmt = Stmt::new(
         "room",
-        "INSERT INTO rooms (room_sn, room_id, version, rev, state_root, joined, invited, last_pos, touched_pos) \
-            VALUES (7, '!r:x', '12', 1, $1, 0, 0, 0, 0)",
+        "INSERT INTO rooms (room_sn, room_id, version, rev, state_root, joined, invited, tips, last_pos, touched_pos) \
+            VALUES (7, '!r:x', '12', 1, $1, 0, 0, $1, 0, 0)",
     );
 
     struct MakeRoom;

@@ -6,6 +6,7 @@ use crate::{
     outbox::{self, NewItem},
     sessions::{self, Ending, NewSession},
     tx::{Answer, Engine, Op, Query, Reads, Tx, args, statements},
+    user_directory,
 };
 
 statements! {
@@ -182,6 +183,7 @@ impl Op for Register {
             // Somebody took the name between the look and the insert; the use of the token must not stand.
             return Err(Error::Conflict("user name"));
         }
+        user_directory::note(tx, &user.user_id, None).await?;
         if let Some(session) = session {
             sessions::start(tx, &user.user_id, session).await?;
         }
@@ -250,6 +252,7 @@ impl Op for Deactivate {
         if self.erase {
             tx.execute(ERASE_PROFILE, args![&self.user_id]).await?;
         }
+        user_directory::drop(tx, &self.user_id).await?;
         sessions::end_all(tx, &self.user_id, None, &self.ending).await?;
         let payload = serde_json::json!({ "user_id": self.user_id, "erase": self.erase }).to_string();
         let item = NewItem { id: format!("{}-leave", self.ending.job_id), payload, due_ms: self.ending.at_ms };

@@ -432,7 +432,7 @@ fn the_sink_hears_of_what_was_committed_and_of_nothing_else() {
         assert_eq!(rooms, expected);
 
         store.run(0, [Put("a", 3), room(6)]).await.expect("written");
-        assert_eq!(store.sink.take(), [Committed { first: 1, last: 0, wakes: vec![Wake::Room(6)] }]);
+        assert_eq!(store.sink.take(), [Committed { first: 1, last: 0, wakes: vec![Wake::Room(6)], messages: vec![] }]);
     });
 }
 

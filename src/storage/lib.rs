@@ -29,6 +29,7 @@ mod testing;
 pub mod timeline;
 pub mod transactions;
 mod tx;
+pub mod user_directory;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -45,7 +46,7 @@ pub use stream::{SigningKey, Stream};
 pub use sync_page::{RoomSync, StrippedRoom, SyncPage, SyncQuery};
 pub use timeline::{Direction, Membership, Page, RoomView, StateOf, VisibilityLog, is_world_readable, membership_at};
 use tx::Engine;
-pub use tx::{Answer, CommitSink, Committed, Wake};
+pub use tx::{Answer, CommitSink, Committed, Message, Wake};
 
 /// All that the server keeps: the one type that services hold, as `Arc<dyn Storage>`.
 pub trait Storage:
@@ -63,6 +64,7 @@ pub trait Storage:
     + sync_page::SyncPages
     + follow::Follow
     + directory::Directory
+    + user_directory::UserDirectory
     + Send
     + Sync
     + 'static
@@ -129,6 +131,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (sync_page::ALL, sync_page::ALL_BULK),
         (timeline::ALL, timeline::ALL_BULK),
         (transactions::ALL, transactions::ALL_BULK),
+        (user_directory::ALL, user_directory::ALL_BULK),
         (migrate::ALL, migrate::ALL_BULK),
         (outbox::ALL, outbox::ALL_BULK),
         (stream::ALL, stream::ALL_BULK),

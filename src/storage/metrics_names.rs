@@ -12,5 +12,5 @@ pub const READ_SECONDS: &str = "storage_read_seconds";
 pub const READ_FAILURES: &str = "storage_read_failures_total";
 /// Gauge: writes that wait for their turn (on Postgres: for the lane's).
 pub const QUEUE_OPERATIONS: &str = "storage_queue_operations";
-/// Counter by `reason` (`dirty`, `deadlock`, `lost`): batches that Postgres had to run again.
+/// Counter by `reason` (`dirty`, `deadlock`, `lost`): batches that had to run again.
 pub const BATCH_RERUNS: &str = "storage_batch_reruns_total";

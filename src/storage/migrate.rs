@@ -40,8 +40,13 @@ macro_rules! apart {
 }
 
 /// Every step, in order.
-const MIGRATIONS: &[Migration] =
-    &[both!("0001_stream"), both!("0002_accounts"), both!("0003_rooms"), both!("0004_directory")];
+const MIGRATIONS: &[Migration] = &[
+    both!("0001_stream"),
+    both!("0002_accounts"),
+    both!("0003_rooms"),
+    both!("0004_directory"),
+    both!("0005_user_directory"),
+];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
     number BIGINT PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_ms BIGINT NOT NULL)";
@@ -112,9 +117,19 @@ impl Step {
     }
 }
 
-/// To SQLite only `INTEGER PRIMARY KEY` means the table's own key; anything else is a second tree to keep.
-fn for_sqlite(shared: &str) -> String {
-    shared.replace("BIGINT PRIMARY KEY", "INTEGER PRIMARY KEY")
+/// To SQLite only `INTEGER PRIMARY KEY` means the table's own key; any other is a second tree to keep, unless the table
+/// has no number of its own besides.
+fn for_sqlite(text: &str) -> String {
+    let text = text.replace("BIGINT PRIMARY KEY", "INTEGER PRIMARY KEY");
+    let mut out = String::with_capacity(text.len() + 256);
+    let mut rest = text.as_str();
+    while let Some((table, after)) = rest.split_once("\n);") {
+        let last = table.rsplit('\n').next().unwrap_or(table);
+        out.push_str(table);
+        out.push_str(if last.trim_start().starts_with("PRIMARY KEY (") { "\n) WITHOUT ROWID;" } else { "\n);" });
+        rest = after;
+    }
+    out + rest
 }
 
 /// Texts compare by their bytes, as on SQLite. That is quicker too, and no index breaks when the system's rules of a
@@ -173,6 +188,14 @@ mod tests {
         let expected = "CREATE TABLE t (\n    TEXTS TEXT COLLATE \"C\" PRIMARY KEY, -- no TEXT here\n    \
                         b TEXT COLLATE \"C\",\n    c TEXT COLLATE \"C\"\n);";
         assert_eq!(for_postgres(shared), expected);
+    }
+
+    #[test]
+    fn a_key_of_several_columns_is_the_table_itself() {
+        let text =
+            "CREATE TABLE a (\n    x BIGINT,\n    PRIMARY KEY (x, y)\n);\nCREATE TABLE b (\n    x TEXT\n);\n-- end";
+        let sqlite = "CREATE TABLE a (\n    x BIGINT,\n    PRIMARY KEY (x, y)\n) WITHOUT ROWID;\nCREATE TABLE b (\n    x TEXT\n);\n-- end";
+        assert_eq!(for_sqlite(text), sqlite);
     }
 
     const TWO: &[Migration] = &[

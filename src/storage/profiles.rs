@@ -6,6 +6,7 @@ use crate::{
     error::Result,
     outbox::{self, NewItem},
     tx::{Answer, Engine, Op, Query, Reads, Tx, args, statements},
+    user_directory,
 };
 
 statements! {
@@ -126,6 +127,9 @@ impl Op for SetProfileField {
             Some(value) => tx.execute(SET_FIELD, args![user_id, key, value]).await?,
             None => tx.execute(DELETE_FIELD, args![user_id, key]).await?,
         };
+        if key == "displayname" {
+            user_directory::note(tx, user_id, value.as_deref()).await?;
+        }
         let payload = serde_json::json!({ "user_id": user_id }).to_string();
         let item = NewItem { id: job_id.clone(), payload, due_ms: *at_ms };
         outbox::enqueue(tx, PROFILE, vec![item]).await?;

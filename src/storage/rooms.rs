@@ -6,37 +6,36 @@ use hearth_core::event::Pdu;
 
 use crate::{
     Error, Result, Sql, directory,
-    tx::{Answer, Engine, Op, Query, Reads, Row, Tx, Value, Wake, args, statements},
+    tx::{Answer, Engine, Message, Op, Query, Reads, Row, Tx, Value, Wake, args, statements},
 };
 
 statements! {
     RESERVE_NUMBERS = "UPDATE event_numbers SET next = next + $1 WHERE id = 1 RETURNING next";
-    ROOM_BY_ID = "SELECT room_sn, room_id, version, rev, state_root, joined, invited, last_pos FROM rooms WHERE room_id = $1";
-    EXTREMITIES = "SELECT e.sn, e.event_id, e.depth, e.state_after
-        FROM extremities x JOIN events e ON e.sn = x.event_sn WHERE x.room_sn = $1 ORDER BY e.sn";
+    ROOM_BY_ID = "SELECT room_sn, room_id, version, rev, state_root, joined, invited, last_pos, tips FROM rooms
+        WHERE room_id = $1";
+    TIPS = "SELECT sn, event_id, depth, state_after FROM events WHERE sn = ANY($1) ORDER BY sn";
     NODES = "SELECT hash, body FROM state_nodes WHERE room_sn = $1 AND hash = ANY($2)";
     EVENTS_BY_SN = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
         redacted_by, json FROM events WHERE sn = ANY($1)";
     EVENTS_BY_ID = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
         redacted_by, json FROM events WHERE event_id = ANY($1)";
 
-    // The three checks of a commit in one round trip: is the state still the one it was decided on, has this
-    // transaction id been used, are the events that it builds on there?
-    CHECK = "SELECT r.rev,
+    // The checks of a commit in one round trip: is the state still the one it was decided on, what does the room end in,
+    // has this transaction id been used?
+    CHECK = "SELECT r.rev, r.tips,
         (SELECT t.result FROM transactions t
-            WHERE t.user_id = $2 AND t.device_id = $3 AND t.txn_id = $4 AND t.scope = $5),
-        (SELECT COUNT(*) FROM events e WHERE e.sn = ANY($6))
+            WHERE t.user_id = $2 AND t.device_id = $3 AND t.txn_id = $4 AND t.scope = $5)
         FROM rooms r WHERE r.room_sn = $1";
+    HOW_MANY_STORED = "SELECT COUNT(*) FROM events WHERE sn = ANY($1)";
     ROOM_EXISTS = "SELECT room_sn FROM rooms WHERE room_id = $1";
     EVENT_EXISTS = "SELECT event_id FROM events WHERE event_id = ANY($1)";
     ALIAS_TAKEN = "SELECT alias FROM aliases WHERE alias = $1";
     INSERT_ALIAS = "INSERT INTO aliases (alias, room_sn, creator) VALUES ($1, $2, $3)";
-    INSERT_ROOM = "INSERT INTO rooms (room_sn, room_id, version, rev, state_root, joined, invited, last_pos, touched_pos)
-        VALUES ($1, $2, $3, 0, $4, 0, 0, 0, 0)";
-    UPDATE_ROOM = "UPDATE rooms SET rev = rev + $2, state_root = $3, joined = joined + $4, invited = invited + $5, last_pos = $6,
-        touched_pos = $6
+    INSERT_ROOM = "INSERT INTO rooms (room_sn, room_id, version, rev, state_root, joined, invited, tips, last_pos, touched_pos)
+        VALUES ($1, $2, $3, 0, $4, 0, 0, $5, 0, 0)";
+    UPDATE_ROOM = "UPDATE rooms SET rev = rev + $2, state_root = $3, joined = joined + $4, invited = invited + $5, tips = $6,
+        last_pos = $7, touched_pos = $7
         WHERE room_sn = $1";
-    DELETE_EXTREMITIES = "DELETE FROM extremities WHERE room_sn = $1 AND event_sn = ANY($2)";
     INSERT_TRANSACTION = "INSERT INTO transactions (user_id, device_id, txn_id, scope, result, created_ms)
         VALUES ($1, $2, $3, $4, $5, $6)";
     DELETE_CURRENT = "DELETE FROM current_state WHERE room_sn = $1 AND type = $2 AND state_key = $3";
@@ -49,7 +48,6 @@ statements! {
         "auth_sns": Blob, "device_id": Text, "txn_id": Text, "redacted_by": Text, "json": Text
     ) "";
     bulk INSERT_NODES = "state_nodes" ("room_sn": Int, "hash": Blob, "body": Blob) "ON CONFLICT DO NOTHING";
-    bulk INSERT_EXTREMITIES = "extremities" ("room_sn": Int, "event_sn": Int) "ON CONFLICT DO NOTHING";
     bulk UPSERT_CURRENT = "current_state" ("room_sn": Int, "type": Text, "state_key": Text, "event_sn": Int, "pos": Int)
         "ON CONFLICT (room_sn, type, state_key) DO UPDATE SET event_sn = excluded.event_sn, pos = excluded.pos";
     bulk INSERT_DELTAS = "current_state_delta" (
@@ -372,8 +370,9 @@ impl Query for GetHead {
     async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
         let Some(mut row) = tx.query_opt(ROOM_BY_ID, args![&self.room_id]).await? else { return Ok(None) };
         let room = room_row(&mut row, 0)?;
-        let mut extremities = Vec::new();
-        for mut row in tx.query(EXTREMITIES, args![room.room_sn]).await? {
+        let tips = unpack(&row.get::<Vec<u8>>(8)?);
+        let mut extremities = Vec::with_capacity(tips.len());
+        for mut row in tx.query(TIPS, args![tips]).await? {
             extremities.push(Extremity {
                 sn: row.get(0)?,
                 event_id: row.get(1)?,
@@ -437,9 +436,13 @@ impl Op for Persist {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Persisted> {
         let c = &self.0;
-        if let Some(answer) = self.check(tx).await? {
-            return Ok(answer);
-        }
+        let mut tips = match self.check(tx).await? {
+            Checked::Good { tips } => tips,
+            Checked::Answer(answer) => return Ok(answer),
+        };
+        // Not what the writer took for the ends of the room: another process may have added one since.
+        tips.retain(|sn| !c.consumed.contains(sn) && !c.extremities.contains(sn));
+        tips.extend(&c.extremities);
 
         let mut positions = Vec::with_capacity(c.events.len());
         let mut rows = Vec::with_capacity(c.events.len());
@@ -451,7 +454,7 @@ impl Op for Persist {
         let last_pos = positions.last().copied().unwrap_or_default();
 
         if let Base::New { room_id, version } = &c.base {
-            tx.execute(INSERT_ROOM, args![c.room_sn, room_id, version, c.state_root.clone()]).await?;
+            tx.execute(INSERT_ROOM, args![c.room_sn, room_id, version, c.state_root.clone(), Vec::<u8>::new()]).await?;
         }
         tx.insert_rows(INSERT_EVENTS, &rows).await?;
         if !c.nodes.is_empty() {
@@ -464,13 +467,8 @@ impl Op for Persist {
         }
         let (joined, invited) = self.state_changes(tx, &positions).await?;
         let rev_step = i64::from(!c.changes.is_empty());
-        tx.execute(UPDATE_ROOM, args![c.room_sn, rev_step, c.state_root.clone(), joined, invited, last_pos]).await?;
-
-        if !c.consumed.is_empty() {
-            tx.execute(DELETE_EXTREMITIES, args![c.room_sn, c.consumed.clone()]).await?;
-        }
-        let extremities: Vec<_> = c.extremities.iter().map(|sn| vec![c.room_sn.into(), (*sn).into()]).collect();
-        tx.insert_rows(INSERT_EXTREMITIES, &extremities).await?;
+        let update = args![c.room_sn, rev_step, c.state_root.clone(), joined, invited, pack(&tips), last_pos];
+        tx.execute(UPDATE_ROOM, update).await?;
 
         if let Some(t) = &c.transaction {
             tx.execute(INSERT_TRANSACTION, args![&t.user_id, &t.device_id, &t.txn_id, &t.scope, &t.result, c.now_ms])
@@ -483,53 +481,93 @@ impl Op for Persist {
         if c.publish {
             directory::publish(tx, c.room_sn).await?;
         }
-        tx.wake(Wake::Room(c.room_sn));
+        match (self.message(), &positions[..]) {
+            (Some(event), [pos]) => tx.message(Message {
+                pos: *pos,
+                sn: event.sn,
+                room_sn: c.room_sn,
+                pdu: Arc::clone(&event.pdu),
+                sent_by: event.sent_by.clone(),
+            }),
+            _ => tx.wake(Wake::Room(c.room_sn)),
+        }
         Ok(Persisted::Stored(positions))
     }
 }
 
+/// What came out before anything was written.
+enum Checked {
+    /// Nothing is in the way; and where the room ends now.
+    Good {
+        tips: Vec<i64>,
+    },
+    Answer(Persisted),
+}
+
 impl Persist {
+    /// The event, if the commit adds one to the timeline and changes nothing else that a sync shows.
+    fn message(&self) -> Option<&NewEvent> {
+        let c = &self.0;
+        match &c.events[..] {
+            [event]
+                if event.status == Status::Accepted
+                    && event.pdu.state_key.is_none()
+                    && c.changes.is_empty()
+                    && c.redactions.is_empty() =>
+            {
+                Some(event)
+            }
+            _ => None,
+        }
+    }
+
     /// All that may forbid the commit, before anything is written.
-    async fn check<T: Tx>(&self, tx: &mut T) -> Result<Option<Persisted>> {
+    async fn check<T: Tx>(&self, tx: &mut T) -> Result<Checked> {
         let c = &self.0;
         match &c.base {
             Base::New { room_id, .. } => {
                 if tx.query_opt(ROOM_EXISTS, args![room_id]).await?.is_some() {
-                    return Ok(Some(Persisted::RoomExists));
+                    return Ok(Checked::Answer(Persisted::RoomExists));
                 }
                 if let Some(a) = &c.alias
                     && tx.query_opt(ALIAS_TAKEN, args![&a.alias]).await?.is_some()
                 {
-                    return Ok(Some(Persisted::AliasTaken));
+                    return Ok(Checked::Answer(Persisted::AliasTaken));
                 }
+                Ok(Checked::Good { tips: Vec::new() })
             }
             Base::At { rev, prevs } => {
                 let (user, device, txn, scope) = match &c.transaction {
                     Some(t) => (t.user_id.as_str(), t.device_id.as_str(), t.txn_id.as_str(), t.scope.as_str()),
                     None => ("", "", "", ""),
                 };
-                let row = tx.query_opt(CHECK, args![c.room_sn, user, device, txn, scope, prevs.clone()]).await?;
+                let row = tx.query_opt(CHECK, args![c.room_sn, user, device, txn, scope]).await?;
                 let mut row = row.ok_or(Error::Conflict("the room is gone"))?;
-                if let Some(result) = row.get::<Option<String>>(1)? {
-                    return Ok(Some(Persisted::Repeated(result)));
+                if let Some(result) = row.get::<Option<String>>(2)? {
+                    return Ok(Checked::Answer(Persisted::Repeated(result)));
                 }
                 if row.get::<i64>(0)? != *rev {
                     return Err(Error::Conflict("the state of the room has moved on"));
                 }
-                if row.get::<i64>(2)? != i64::try_from(prevs.len()).unwrap_or(i64::MAX) {
-                    return Err(Error::Conflict("an event to build on is not stored"));
+                // Where the room ends is stored, of course; only what builds on something older has to be looked up.
+                let tips = unpack(&row.get::<Vec<u8>>(1)?);
+                if !prevs.iter().all(|sn| tips.contains(sn)) {
+                    let stored: i64 = tx.query_one(HOW_MANY_STORED, args![prevs.clone()]).await?.get(0)?;
+                    if stored != i64::try_from(prevs.len()).unwrap_or(i64::MAX) {
+                        return Err(Error::Conflict("an event to build on is not stored"));
+                    }
                 }
                 // Our own events have fresh ids, told by their transaction or made this moment; only events from
                 // elsewhere can be here already.
                 if c.transaction.is_none() {
                     let ids: Vec<String> = c.events.iter().map(|e| e.pdu.event_id.to_string()).collect();
                     if tx.query_opt(EVENT_EXISTS, args![ids]).await?.is_some() {
-                        return Ok(Some(Persisted::Known));
+                        return Ok(Checked::Answer(Persisted::Known));
                     }
                 }
+                Ok(Checked::Good { tips })
             }
         }
-        Ok(None)
     }
 
     /// The current state, its history, and the memberships; by how much the member counts change.
@@ -661,6 +699,10 @@ fn event_row(event: &NewEvent, c: &RoomCommit, pos: i64) -> Vec<Value> {
 /// Event numbers as bytes: eight each, little-endian.
 fn pack(sns: &[i64]) -> Vec<u8> {
     sns.iter().flat_map(|sn| sn.to_le_bytes()).collect()
+}
+
+fn unpack(bytes: &[u8]) -> Vec<i64> {
+    bytes.as_chunks().0.iter().map(|sn| i64::from_le_bytes(*sn)).collect()
 }
 
 struct Forget {

@@ -20,15 +20,16 @@ statements! {
     // The newest $4 events of each room after $2, and whether there are more: the scalar finds the event before them.
     TIMELINES = "WITH w AS (
             SELECT r.room_sn, COALESCE((
-                SELECT b.pos FROM events b WHERE b.room_sn = r.room_sn AND b.pos > $2 AND b.pos <= $3
-                ORDER BY b.pos DESC LIMIT 1 OFFSET $4
+                SELECT b.pos FROM events b
+                WHERE b.room_sn = r.room_sn AND b.topo > $2 AND b.topo <= $3 AND b.pos IS NOT NULL
+                ORDER BY b.topo DESC LIMIT 1 OFFSET $4
             ), $2) AS low
             FROM rooms r WHERE r.room_sn = ANY($1)
         )
         SELECT e.sn, e.room_sn, e.event_id, e.pos, e.topo, e.topo_minor, e.status, e.state_before, e.state_after,
             e.device_id, e.txn_id, e.redacted_by, e.json, w.low
-        FROM w JOIN events e ON e.room_sn = w.room_sn AND e.pos > w.low AND e.pos <= $3
-        ORDER BY e.room_sn, e.pos";
+        FROM w JOIN events e ON e.room_sn = w.room_sn AND e.topo > w.low AND e.topo <= $3 AND e.pos IS NOT NULL
+        ORDER BY e.room_sn, e.topo";
     DELTAS = "SELECT room_sn, pos, type, state_key, event_sn, prev_sn FROM current_state_delta
         WHERE room_sn = ANY($1) AND pos > $2 AND pos <= $3 ORDER BY room_sn, pos";
     STATES = "SELECT room_sn, type, state_key, event_sn FROM current_state WHERE room_sn = ANY($1)";

@@ -5,6 +5,8 @@
 
 use std::{fmt, future::Future, sync::Arc};
 
+use hearth_core::event::Pdu;
+
 use crate::error::{Error, Result};
 
 /// One SQL text for both engines. Only [`statements!`] makes one, so every statement is in its module's `ALL`, and the
@@ -347,13 +349,35 @@ pub trait CommitSink: Send + Sync + 'static {
     fn committed(&self, commit: Committed);
 }
 
-/// One commit: the positions it reserved (`first..=last`; 1..=0 when it took none, and there may be holes in between)
-/// and its wakes, without repeats, in the order of their first call.
+/// A message that was added to a room by an operation that changed nothing else there that a sync shows. Who follows the
+/// stream closely may take it from here; the database has it as well.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub pos: i64,
+    pub sn: i64,
+    pub room_sn: i64,
+    pub pdu: Arc<Pdu>,
+    /// The device and transaction id that it was sent with.
+    pub sent_by: Option<(String, String)>,
+}
+
+impl PartialEq for Message {
+    fn eq(&self, other: &Self) -> bool {
+        (self.pos, self.sn, self.room_sn) == (other.pos, other.sn, other.room_sn)
+    }
+}
+
+impl Eq for Message {}
+
+/// One commit: the positions it reserved (`first..=last`; 1..=0 when it took none, and there may be holes in between),
+/// its wakes, without repeats, in the order of their first call, and the messages in the order of their positions. The
+/// wakes do not name the rooms of the messages again, unless something else happened there, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
     pub first: i64,
     pub last: i64,
     pub wakes: Vec<Wake>,
+    pub messages: Vec<Message>,
 }
 
 /// What a read may do: a consistent snapshot of the database.
@@ -381,6 +405,8 @@ pub trait Tx: Reads {
     fn next_pos(&mut self) -> Result<i64>;
     /// Delivered only if the commit succeeds.
     fn wake(&mut self, wake: Wake);
+    /// Instead of a wake of its room, where a message is all that the operation changes there. Delivered likewise.
+    fn message(&mut self, message: Message);
 }
 
 /// A write. Repeatable: it may be run again from the start (`&self`; ids and times are made by the caller, outside). It

@@ -4,7 +4,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -27,7 +27,7 @@ use ruma::{
 };
 use serde_json::{json, value::to_raw_value};
 
-use super::Syncs;
+use super::{Following, Syncs};
 use crate::service::shape::{Beside, Reader, Room, passes, redaction_of};
 
 /// Events of a room that a sync shows if the filter doesn't say.
@@ -43,35 +43,50 @@ pub struct SyncWish {
     pub filter: FilterDefinition,
 }
 
+impl SyncWish {
+    /// How many events of a room are shown.
+    fn timeline_limit(&self) -> u64 {
+        self.filter.room.timeline.limit.map_or(DEFAULT_LIMIT, u64::from).min(MOST)
+    }
+
+    fn in_all_rooms(&self) -> bool {
+        self.filter.room.rooms.is_none() && self.filter.room.not_rooms.is_empty()
+    }
+}
+
 impl Syncs {
     /// Answers at once if there is something to tell, else when there is or the time is over.
     pub async fn sync(&self, reader: Reader<'_>, wish: SyncWish) -> Result<Response> {
         let timeout = wish.timeout.unwrap_or(self.timeouts.default).max(self.timeouts.min).min(self.timeouts.max);
         let deadline = tokio::time::Instant::now() + timeout;
+        if let Some((page, _)) = self.from_memory(reader, &wish)?
+            && !page.is_empty_page()
+        {
+            return Ok(page.0);
+        }
         let user_key = Wake::User(reader.user.as_str().into());
-        let known = self.following.get(reader.user);
-        let rooms = known.iter().flat_map(|rooms| rooms.iter().map(|sn| Wake::Room(*sn)));
+        let mut known = self.following.get(reader.user).unwrap_or_else(|| Arc::new(Following::new(Vec::new(), 0)));
+        let rooms = known.rooms.iter().map(|sn| Wake::Room(*sn));
         // Subscribed before the read: what is committed after the read wakes us.
         let mut waiter = self.notifier.subscribe(rooms.chain([user_key]));
-        let mut known = known.unwrap_or_default();
         loop {
-            // Typing first: a change after this is seen with the next token.
-            let serial = self.typing.serial();
-            let page = self.storage.sync_page(self.query(reader, &wish)).await?;
-            if wish.since.is_some_and(|t| t.pos > page.head) {
-                return Err(Error::invalid_param("The token is from the future"));
-            }
-            let news: Vec<i64> = page.following.iter().filter(|sn| !known.contains(sn)).copied().collect();
-            let lacked = !news.is_empty();
-            if lacked || known.len() != page.following.len() {
-                waiter.also(news.into_iter().map(Wake::Room));
-                known = Arc::new(page.following.clone());
-                self.following.insert(reader.user.to_owned(), Arc::clone(&known));
-            }
             let over = tokio::time::Instant::now() >= deadline || self.shutdown.is_said();
-            let response = self.response(reader, &wish, page, serial).await?;
-            if over || wish.since.is_none() || wish.full_state || !response.is_empty_page() {
-                return Ok(response.0);
+            let (page, following) = match self.from_memory(reader, &wish)? {
+                Some(read) => read,
+                None => self.from_database(reader, &wish).await?,
+            };
+            let news: Vec<Wake> = match Arc::ptr_eq(&known, &following) {
+                true => Vec::new(),
+                false => {
+                    let news = following.rooms.iter().filter(|sn| known.rooms.binary_search(sn).is_err());
+                    news.map(|sn| Wake::Room(*sn)).collect()
+                }
+            };
+            let lacked = !news.is_empty();
+            waiter.also(news);
+            known = following;
+            if over || wish.since.is_none() || wish.full_state || !page.is_empty_page() {
+                return Ok(page.0);
             }
             if lacked {
                 // What happened in those rooms between the read and the subscription was missed: read again.
@@ -85,13 +100,64 @@ impl Syncs {
         }
     }
 
+    /// Where messages are all that happened since the token, and this process was there: what a sync shows, without a
+    /// look at the database. `None` where it takes one.
+    fn from_memory(&self, reader: Reader<'_>, wish: &SyncWish) -> Result<Option<(Page, Arc<Following>)>> {
+        let Some(since) = wish.since else { return Ok(None) };
+        if wish.full_state || !wish.in_all_rooms() {
+            return Ok(None);
+        }
+        let Some(following) = self.following.get(reader.user) else { return Ok(None) };
+        // Typing first: a change after this is seen with the next token.
+        let serial = self.typing.serial();
+        let typing = self.typing.changed(&following.rooms, (since.epoch == self.epoch).then_some(since.serial));
+        let news = self.known.journal.after(since.pos, following.as_of(), reader.user.as_str(), &following.rooms);
+        let (true, Some(news)) = (typing.is_empty(), news) else { return Ok(None) };
+        following.holds_at(news.top);
+
+        let next = SyncToken { pos: news.top, serial, epoch: self.epoch };
+        let mut response = Response::new(next.to_string());
+        let limit = wish.timeline_limit();
+        let mut counts: HashMap<i64, u64> = HashMap::new();
+        for message in &news.messages {
+            let count = counts.entry(message.room_sn).or_default();
+            *count += 1;
+            if *count > limit {
+                return Ok(None);
+            }
+            let room_id = &message.pdu.room_id;
+            let room = response.rooms.join.entry(room_id.clone()).or_default();
+            if *count == 1 {
+                let first = TimelineToken { topo: message.pos, minor: 0 };
+                room.timeline.prev_batch = Some(first.to_string());
+            }
+            if passes(&wish.filter.room.timeline, room_id, &message.pdu.json)? {
+                room.timeline.events.push(self.shapes.message(message, reader)?);
+            }
+        }
+        Ok(Some((Page(response), following)))
+    }
+
+    async fn from_database(&self, reader: Reader<'_>, wish: &SyncWish) -> Result<(Page, Arc<Following>)> {
+        // Typing first: a change after this is seen with the next token.
+        let serial = self.typing.serial();
+        let page = self.storage.sync_page(self.query(reader, wish)).await?;
+        if wish.since.is_some_and(|t| t.pos > page.head) {
+            return Err(Error::invalid_param("The token is from the future"));
+        }
+        let following = Arc::new(Following::new(page.following.clone(), page.head));
+        if wish.in_all_rooms() {
+            self.following.insert(reader.user.to_owned(), Arc::clone(&following));
+        }
+        Ok((self.response(reader, wish, page, serial).await?, following))
+    }
+
     fn query(&self, reader: Reader<'_>, wish: &SyncWish) -> SyncQuery {
         let room = &wish.filter.room;
-        let limit = room.timeline.limit.map_or(DEFAULT_LIMIT, u64::from).min(MOST);
         SyncQuery {
             user_id: reader.user.to_string(),
             since: wish.since.map(|t| t.pos),
-            timeline_limit: i64::try_from(limit).unwrap_or(10),
+            timeline_limit: i64::try_from(wish.timeline_limit()).unwrap_or(10),
             full_state: wish.full_state,
             include_leave: room.include_leave,
             only_rooms: room.rooms.as_ref().map(|rooms| rooms.iter().map(ToString::to_string).collect()),
@@ -207,7 +273,7 @@ impl Syncs {
             });
         timeline.prev_batch = Some(first.to_string());
         for event in &part.timeline {
-            if passes(&wish.filter.room.timeline, &room.id, event)? {
+            if passes(&wish.filter.room.timeline, &room.id, &event.json)? {
                 let beside = Beside {
                     because: redaction_of(event, &part.because),
                     replaced: part.replaced.get(&event.sn),
@@ -223,7 +289,7 @@ impl Syncs {
     fn state(&self, reader: Reader<'_>, wish: &SyncWish, room: &Room, part: &RoomSync) -> Result<StateEvents> {
         let mut state = StateEvents::new();
         for event in &part.state {
-            if passes(&wish.filter.room.state, &room.id, event)? {
+            if passes(&wish.filter.room.state, &room.id, &event.json)? {
                 let beside = Beside { in_sync: true, ..Beside::default() };
                 state.events.push(self.shapes.event(room, event, reader, beside)?);
             }

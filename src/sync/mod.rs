@@ -2,14 +2,20 @@
 
 mod classic;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use hearth_storage::Storage;
 use moka::sync::Cache;
 use ruma::OwnedUserId;
 
 use crate::{
-    notify::Notifier,
+    notify::{Known, Notifier},
     service::{push_rules::PushRules, shape::Shapes, typing::Typing},
     shutdown::Shutdown,
 };
@@ -20,6 +26,7 @@ pub use classic::SyncWish;
 pub struct Syncs {
     storage: Arc<dyn Storage>,
     notifier: Arc<Notifier>,
+    known: Arc<Known>,
     typing: Arc<Typing>,
     shapes: Arc<Shapes>,
     push_rules: Arc<PushRules>,
@@ -27,8 +34,36 @@ pub struct Syncs {
     /// The process that the ephemeral serials in tokens are of.
     epoch: u64,
     timeouts: Timeouts,
-    /// The rooms whose changes a user waited for last: what to subscribe to before the next read.
-    following: Cache<OwnedUserId, Arc<Vec<i64>>>,
+    /// The rooms that users are in, as of their last sync from the database: what to subscribe to before the next read,
+    /// and with the journal whether there has to be one.
+    following: Cache<OwnedUserId, Arc<Following>>,
+}
+
+/// Bytes of room numbers kept in memory.
+const FOLLOWING_BYTES: u64 = 64 << 20;
+
+/// The rooms that a user is in.
+struct Following {
+    /// Sorted.
+    rooms: Vec<i64>,
+    /// They are these at this position.
+    as_of: AtomicI64,
+}
+
+impl Following {
+    fn new(mut rooms: Vec<i64>, as_of: i64) -> Self {
+        rooms.sort_unstable();
+        Self { rooms, as_of: AtomicI64::new(as_of) }
+    }
+
+    fn as_of(&self) -> i64 {
+        self.as_of.load(Ordering::Relaxed)
+    }
+
+    /// Nothing has changed up to there.
+    fn holds_at(&self, pos: i64) {
+        self.as_of.fetch_max(pos, Ordering::Relaxed);
+    }
 }
 
 /// How long a sync waits for news.
@@ -43,6 +78,7 @@ pub struct Timeouts {
 pub struct Sources {
     pub storage: Arc<dyn Storage>,
     pub notifier: Arc<Notifier>,
+    pub known: Arc<Known>,
     pub typing: Arc<Typing>,
     pub shapes: Arc<Shapes>,
     pub push_rules: Arc<PushRules>,
@@ -51,8 +87,11 @@ pub struct Sources {
 
 impl Syncs {
     pub fn new(sources: Sources, epoch: u64, timeouts: Timeouts) -> Arc<Self> {
-        let Sources { storage, notifier, typing, shapes, push_rules, shutdown } = sources;
-        let following = Cache::new(100_000);
-        Arc::new(Self { storage, notifier, typing, shapes, push_rules, shutdown, epoch, timeouts, following })
+        let Sources { storage, notifier, known, typing, shapes, push_rules, shutdown } = sources;
+        let following = Cache::builder()
+            .weigher(|_, f: &Arc<Following>| u32::try_from(f.rooms.len() * 8 + 256).unwrap_or(u32::MAX))
+            .max_capacity(FOLLOWING_BYTES)
+            .build();
+        Arc::new(Self { storage, notifier, known, typing, shapes, push_rules, shutdown, epoch, timeouts, following })
     }
 }

@@ -19,6 +19,7 @@ mod push_rules;
 mod rooms;
 mod shared_secret;
 mod sync;
+mod user_directory;
 mod versions;
 mod well_known;
 
@@ -31,6 +32,7 @@ pub fn routes(r: Routes) -> Routes {
     let r = login::routes(r);
     let r = devices::routes(r);
     let r = profile::routes(r);
+    let r = user_directory::routes(r);
     let r = filters::routes(r);
     let r = account_data::routes(r);
     let r = push_rules::routes(r);

@@ -713,7 +713,8 @@ fn only_what_was_left_can_be_forgotten() {
         assert!(store.forget(BOB, room.sn).await.unwrap());
         let all = SyncQuery { include_leave: true, ..from_now_on(BOB, None) };
         assert!(store.sync_page(all.clone()).await.unwrap().left.is_empty());
-        assert_eq!(store.syncs(BOB, since).await.left.len(), 1, "his other devices have to hear that he left");
+        // A device that has not heard of the leave yet still does: else it would show the room for ever.
+        assert_eq!(store.syncs(BOB, since).await.left.len(), 1);
         assert!(store.room_view("!a:x", BOB).await.unwrap().unwrap().membership.unwrap().forgotten);
         // Coming again is remembering.
         store.says(&mut room, &[membership(BOB, BOB, "join")]).await;

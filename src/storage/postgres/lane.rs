@@ -202,6 +202,7 @@ impl Lane {
         );
         let tx = self.connection(deadline).await?;
         tx.wakes.clear();
+        tx.messages.clear();
         let (changed, rows) = tx.session.script_rows(AssertSqlSafe(begin)).await?;
         let [_, 1, marks] = changed[..] else {
             return Err(Trouble::Fatal(Error::Corrupt("the stream has no head row".into())));
@@ -222,11 +223,12 @@ impl Lane {
         }
         // When nothing was written and no position given out there is nothing to make durable.
         let wakes = without_repeats(std::mem::take(&mut tx.wakes));
+        let messages = std::mem::take(&mut tx.messages);
         if !keep {
             tx.session.control("ROLLBACK").await?;
-            return Ok((!wakes.is_empty()).then_some(Committed { first: 1, last: 0, wakes }));
+            return Ok((!wakes.is_empty()).then_some(Committed { first: 1, last: 0, wakes, messages }));
         }
-        let commit = Committed { first, last, wakes };
+        let commit = Committed { first, last, wakes, messages };
         match tx.session.control("COMMIT").await {
             Ok(_) => Ok(Some(commit)),
             Err(Fault::Lost(why)) => {
@@ -301,7 +303,7 @@ async fn operation(
     positions: std::ops::Range<i64>,
     savepoint: bool,
 ) -> Result<bool, Trouble> {
-    let wakes = tx.wakes.len();
+    let (wakes, messages) = (tx.wakes.len(), tx.messages.len());
     let reserved = positions.clone();
     if savepoint {
         tx.session.control("SAVEPOINT operation").await?;
@@ -318,6 +320,7 @@ async fn operation(
     };
     if failed {
         tx.wakes.truncate(wakes);
+        tx.messages.truncate(messages);
         if savepoint {
             tx.session.control("ROLLBACK TO operation; RELEASE operation").await?;
         } else if harm {

@@ -182,7 +182,7 @@ async fn write(pooled: Arc<Pooled>, mut job: Box<dyn Job<PgTx>>) {
             Ok(()) => {
                 let wakes = without_repeats(std::mem::take(&mut tx.wakes));
                 if tx.wrote || !wakes.is_empty() {
-                    pooled.sink.committed(Committed { first: 1, last: 0, wakes });
+                    pooled.sink.committed(Committed { first: 1, last: 0, wakes, messages: Vec::new() });
                 }
                 pooled.pool.give_back(tx.session, permit);
                 break;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::session::{Fault, Session};
 use crate::{
     error::{Error, Result},
-    tx::{Bulk, Reads, Row, Stmt, Tx, Value, Wake},
+    tx::{Bulk, Message, Reads, Row, Stmt, Tx, Value, Wake},
 };
 
 /// A transaction. It owns its connection, so that operations of any type can wait for it in one queue.
@@ -14,6 +14,7 @@ pub(super) struct PgTx {
     /// What is left of the operation's positions.
     pub(super) positions: Range<i64>,
     pub(super) wakes: Vec<Wake>,
+    pub(super) messages: Vec<Message>,
     pub(super) wrote: bool,
     /// The first fault. The operation may swallow it; but Postgres has given the transaction up by then, and answers its
     /// COMMIT as if it had not.
@@ -22,7 +23,7 @@ pub(super) struct PgTx {
 
 impl PgTx {
     pub(super) fn new(session: Session) -> Self {
-        Self { session, positions: 0..0, wakes: Vec::new(), wrote: false, fault: None }
+        Self { session, positions: 0..0, wakes: Vec::new(), messages: Vec::new(), wrote: false, fault: None }
     }
 
     /// Made ready for one operation.
@@ -76,6 +77,10 @@ impl Tx for PgTx {
 
     fn wake(&mut self, wake: Wake) {
         self.wakes.push(wake);
+    }
+
+    fn message(&mut self, message: Message) {
+        self.messages.push(message);
     }
 }
 

@@ -1,4 +1,8 @@
 //! The one writer: a thread that puts all waiting operations into one commit.
+//!
+//! First the operations run without savepoints, for which SQLite would keep a copy of each page they touch. One that fails
+//! before it wrote has harmed nobody; after any other failure the batch is rolled back and run once more, with a savepoint
+//! for each.
 
 use std::{ops::Range, sync::Arc, time::Instant};
 
@@ -13,7 +17,7 @@ use crate::{
     job::{Job, without_repeats},
     metrics_names as names,
     stream::RAISE_HEAD,
-    tx::{Bulk, CommitSink, Committed, Reads, Row, Stmt, Tx, Value, Wake, args},
+    tx::{Bulk, CommitSink, Committed, Message, Reads, Row, Stmt, Tx, Value, Wake, args},
 };
 
 /// The most operations in one commit.
@@ -65,6 +69,17 @@ impl Writer {
 
     /// Runs all in one transaction. An error means that nothing of the batch is stored.
     fn batch(&mut self, jobs: &mut [Box<dyn Job<SqliteTx>>]) -> Result<Option<Committed>> {
+        self.tx.savepoints = false;
+        let outcome = self.attempt(jobs);
+        if !std::mem::take(&mut self.tx.dirty) {
+            return outcome;
+        }
+        metrics::counter!(names::BATCH_RERUNS, "reason" => "dirty").increment(1);
+        self.tx.savepoints = true;
+        self.attempt(jobs)
+    }
+
+    fn attempt(&mut self, jobs: &mut [Box<dyn Job<SqliteTx>>]) -> Result<Option<Committed>> {
         let reserved = self.tx.begin(jobs.iter().map(|job| i64::from(job.positions())).sum());
         let outcome = reserved.and_then(|range| {
             let mut next = range.start;
@@ -77,11 +92,13 @@ impl Writer {
             // When nothing was written and no position given out there is nothing to make durable.
             self.tx.session.control(if keep { "COMMIT" } else { "ROLLBACK" })?;
             let wakes = without_repeats(std::mem::take(&mut self.tx.wakes));
+            let messages = std::mem::take(&mut self.tx.messages);
             let (first, last) = if keep && !range.is_empty() { (range.start, range.end - 1) } else { (1, 0) };
-            Ok((keep || !wakes.is_empty()).then_some(Committed { first, last, wakes }))
+            Ok((keep || !wakes.is_empty()).then_some(Committed { first, last, wakes, messages }))
         });
         if outcome.is_err() {
             self.tx.wakes.clear();
+            self.tx.messages.clear();
             if !self.tx.session.outside_transaction() {
                 // If even this fails, the next BEGIN fails too, and says so.
                 drop(self.tx.session.control("ROLLBACK"));
@@ -97,15 +114,21 @@ pub(super) struct SqliteTx {
     /// What is left of the operation's positions.
     positions: Range<i64>,
     wakes: Vec<Wake>,
+    messages: Vec<Message>,
+    /// Whether each operation that writes gets a savepoint.
+    savepoints: bool,
     /// Set before the operation's first write.
-    savepoint: bool,
+    wrote: bool,
+    /// An operation failed after it had written, and had no savepoint.
+    dirty: bool,
     /// The first SQL error of the operation. It may swallow it; its changes are undone all the same, as on Postgres.
     failed: Option<Error>,
 }
 
 impl SqliteTx {
     fn new(session: Session) -> Self {
-        Self { session, positions: 0..0, wakes: Vec::new(), savepoint: false, failed: None }
+        let (wakes, messages) = (Vec::new(), Vec::new());
+        Self { session, positions: 0..0, wakes, messages, savepoints: false, wrote: false, dirty: false, failed: None }
     }
 
     /// Begins, and reserves `count` positions.
@@ -122,10 +145,10 @@ impl SqliteTx {
 
     /// Runs one operation; whether it left anything to commit. An error means that the whole transaction is lost.
     fn operation(&mut self, job: &mut dyn Job<Self>, positions: Range<i64>) -> Result<bool> {
-        let wakes = self.wakes.len();
+        let (wakes, messages) = (self.wakes.len(), self.messages.len());
         let reserved = positions.clone();
         self.positions = positions;
-        self.savepoint = false;
+        self.wrote = false;
         self.failed = None;
 
         // Each future of this engine is ready at once, so an operation comes to its end in one poll.
@@ -140,16 +163,20 @@ impl SqliteTx {
         }
         match verdict {
             Ok(()) => {
-                let wrote = self.savepoint;
-                if wrote {
+                if self.wrote && self.savepoints {
                     self.session.control("RELEASE operation")?;
                 }
-                Ok(wrote || self.positions != reserved)
+                Ok(self.wrote || self.positions != reserved)
+            }
+            Err(error) if self.wrote && !self.savepoints => {
+                self.dirty = true;
+                Err(error)
             }
             Err(error) => {
                 job.fail(error);
                 self.wakes.truncate(wakes);
-                if self.savepoint {
+                self.messages.truncate(messages);
+                if self.wrote {
                     self.session.control("ROLLBACK TO operation")?;
                     self.session.control("RELEASE operation")?;
                 }
@@ -160,10 +187,10 @@ impl SqliteTx {
 
     /// An operation that fails before it wrote needs no savepoint.
     fn about_to_write(&mut self) -> Result<()> {
-        if !self.savepoint {
+        if self.savepoints && !self.wrote {
             self.session.control("SAVEPOINT operation")?;
-            self.savepoint = true;
         }
+        self.wrote = true;
         Ok(())
     }
 
@@ -201,5 +228,9 @@ impl Tx for SqliteTx {
 
     fn wake(&mut self, wake: Wake) {
         self.wakes.push(wake);
+    }
+
+    fn message(&mut self, message: Message) {
+        self.messages.push(message);
     }
 }
