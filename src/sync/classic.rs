@@ -59,7 +59,7 @@ impl Syncs {
     pub async fn sync(&self, reader: Reader<'_>, wish: SyncWish) -> Result<Response> {
         let timeout = wish.timeout.unwrap_or(self.timeouts.default).max(self.timeouts.min).min(self.timeouts.max);
         let deadline = tokio::time::Instant::now() + timeout;
-        if let Some((page, _)) = self.from_memory(reader, &wish)?
+        if let Some((page, _)) = self.read_memory(reader, &wish)?
             && !page.is_empty_page()
         {
             return Ok(page.0);
@@ -71,9 +71,9 @@ impl Syncs {
         let mut waiter = self.notifier.subscribe(rooms.chain([user_key]));
         loop {
             let over = tokio::time::Instant::now() >= deadline || self.shutdown.is_said();
-            let (page, following) = match self.from_memory(reader, &wish)? {
+            let (page, following) = match self.read_memory(reader, &wish)? {
                 Some(read) => read,
-                None => self.from_database(reader, &wish).await?,
+                None => self.read_database(reader, &wish).await?,
             };
             let news: Vec<Wake> = match Arc::ptr_eq(&known, &following) {
                 true => Vec::new(),
@@ -102,7 +102,7 @@ impl Syncs {
 
     /// Where messages are all that happened since the token, and this process was there: what a sync shows, without a
     /// look at the database. `None` where it takes one.
-    fn from_memory(&self, reader: Reader<'_>, wish: &SyncWish) -> Result<Option<(Page, Arc<Following>)>> {
+    fn read_memory(&self, reader: Reader<'_>, wish: &SyncWish) -> Result<Option<(Page, Arc<Following>)>> {
         let Some(since) = wish.since else { return Ok(None) };
         if wish.full_state || !wish.in_all_rooms() {
             return Ok(None);
@@ -138,7 +138,7 @@ impl Syncs {
         Ok(Some((Page(response), following)))
     }
 
-    async fn from_database(&self, reader: Reader<'_>, wish: &SyncWish) -> Result<(Page, Arc<Following>)> {
+    async fn read_database(&self, reader: Reader<'_>, wish: &SyncWish) -> Result<(Page, Arc<Following>)> {
         // Typing first: a change after this is seen with the next token.
         let serial = self.typing.serial();
         let page = self.storage.sync_page(self.query(reader, wish)).await?;

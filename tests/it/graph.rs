@@ -314,11 +314,11 @@ impl Room<'_> {
         let mut watchers = self.watchers.lock().unwrap();
         let watcher = watchers.entry(name).or_default();
         watcher.since = Some(page.next_batch.clone());
-        watcher.lay_over(&self.part(page), &current)
+        watcher.lay_over(&self.part(&page), &current)
     }
 
     /// The events of this room in a sync: the state, and the timeline.
-    fn part(&self, page: ruma::api::client::sync::sync_events::v3::Response) -> Part {
+    fn part(&self, page: &ruma::api::client::sync::sync_events::v3::Response) -> Part {
         use ruma::api::client::sync::sync_events::v3::State as Section;
         let (state, timeline) = match (page.rooms.join.get(&self.id), page.rooms.leave.get(&self.id)) {
             (Some(room), None) => (&room.state, &room.timeline),
@@ -347,7 +347,7 @@ impl Room<'_> {
             let fresh = {
                 let page = self.sync(name, None).await;
                 let mut fresh = Watcher::default();
-                fresh.lay_over(&self.part(page), &current);
+                fresh.lay_over(&self.part(&page), &current);
                 fresh
             };
             let is_in = self.is_in(name, &current).await;
@@ -394,7 +394,8 @@ impl Room<'_> {
         back.reverse();
         assert_eq!(back, forward, "the same both ways");
         assert_eq!(forward, self.timeline("alice"), "what was synced is what can be paged to");
-        for refused in self.refused.lock().unwrap().clone() {
+        let refused = self.refused.lock().unwrap().clone();
+        for refused in refused {
             assert!(!forward.contains(&refused), "{refused} can be paged to");
             assert!(services.timelines.event::<Value>(reader, &self.id, &refused).await.is_err(), "{refused} is shown");
         }
@@ -530,7 +531,7 @@ in_rooms! {
         let ban = room.membership(&mut a, "alice", "bob", "ban");
         let since = room.watchers.lock().unwrap()["alice"].since.clone();
         assert_eq!(room.house.services.rooms.receive(&room.id, Arc::clone(&ban)).await.unwrap(), Accepted);
-        let part = room.part(room.sync("alice", since.as_deref()).await);
+        let part = room.part(&room.sync("alice", since.as_deref()).await);
         assert_eq!(part.timeline, [(ban.event_id.clone(), Some(member("bob")))]);
         assert_eq!(part.state, State::from([(topic.clone(), hers.event_id.clone())]), "old, and current again");
         room.all_agree(&ban).await;
@@ -539,7 +540,7 @@ in_rooms! {
         room.goes_on().await;
 
         // A token from before all that is told the outcome, too.
-        let part = room.part(room.sync("bob", None).await);
+        let part = room.part(&room.sync("bob", None).await);
         assert!(part.timeline.iter().any(|(id, _)| *id == ban.event_id), "who was banned sees it");
     }
 
@@ -552,7 +553,7 @@ in_rooms! {
         let ban = room.membership(&mut a, "alice", "bob", "ban");
         assert_eq!(room.house.services.rooms.receive(&room.id, Arc::clone(&ban)).await.unwrap(), Accepted);
         assert!(!room.state().await.contains_key(&key("org.example.odd", "")), "it is not there");
-        let part = room.part(room.sync("alice", None).await);
+        let part = room.part(&room.sync("alice", None).await);
         assert!(!part.state.contains_key(&key("org.example.odd", "")));
         room.watch("alice").await;
         room.goes_on().await;
