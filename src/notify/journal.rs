@@ -81,6 +81,10 @@ impl Journal {
             return;
         }
         let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if commit.last <= entries.top {
+            // The head was read before we were told of this: what others wrote after it is not here.
+            return;
+        }
         if commit.first != entries.top + 1 {
             entries.restart(commit.first - 1);
         }
@@ -201,6 +205,20 @@ mod tests {
         journal.moved_to(6);
         assert_eq!(seen(&journal, 4, 4, &[1]), None);
         assert_eq!(seen(&journal, 6, 6, &[1]), Some((6, vec![])));
+    }
+
+    #[test]
+    fn word_of_a_commit_may_come_after_that_of_what_followed() {
+        let journal = Journal::default();
+        journal.moved_to(10);
+        // We committed 11, others 12 and 13, and the head was read before we were told of our own.
+        journal.moved_to(13);
+        journal.committed(&commit(11, 11, &[(11, 1)], &[]));
+        assert_eq!(seen(&journal, 11, 11, &[1]), None, "12 and 13 are not here");
+        assert_eq!(seen(&journal, 10, 10, &[1]), None);
+        assert_eq!(seen(&journal, 13, 13, &[1]), Some((13, vec![])));
+        journal.committed(&commit(14, 14, &[(14, 1)], &[]));
+        assert_eq!(seen(&journal, 13, 13, &[1]), Some((14, vec![14])));
     }
 
     #[test]

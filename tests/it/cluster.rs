@@ -13,7 +13,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use crate::support::{
     Given,
-    people::{LONG, Person, event_id, joined, of_type, open_server, timeline},
+    people::{LONG, Person, event_id, follows, joined, of_type, open_server, timeline},
     program::Program,
 };
 
@@ -125,6 +125,58 @@ async fn busy_phone(phone: &Person, room: &str) -> Vec<String> {
         written.push(phone.says(room, &format!("phone {n}")).await);
     }
     written
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_both_in_turn_misses_nothing() {
+    let given = Given::postgres().await;
+    let (one, two) = (open_server(&given).await, open_server(&given).await);
+    let alice = Person::registers(&one, "alice").await;
+    let bob = Person::registers(&two, "bob").await;
+    let room = alice.opens_a_room().await;
+    bob.joins(&room).await;
+    let dave = Person::registers(&one, "dave").await;
+    dave.joins(&room).await;
+    dave.syncs().await;
+    let before = alice.pages(&room, "dir=f&limit=100").await;
+    let busy = async |person: &Person| {
+        let mut written = Vec::new();
+        for n in 0..20 {
+            written.push(person.says(&room, &format!("{} {n}", person.id)).await);
+        }
+        written
+    };
+    let both = async {
+        let (hers, his) = join(busy(&alice), busy(&bob)).await;
+        [hers, his].concat()
+    };
+    let there = dave.turns_to(&two);
+    let seen = follows(&[dave, there], &room, both).await;
+    assert_eq!([before, seen].concat(), same_room(&alice, &bob, &room).await);
+    one.stop().await;
+    two.stop().await;
+    given.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_transaction_sent_to_both_is_one_event() {
+    let given = Given::postgres().await;
+    let (one, two) = (open_server(&given).await, open_server(&given).await);
+    let alice = Person::registers(&one, "alice").await;
+    let there = alice.turns_to(&two);
+    let room = alice.opens_a_room().await;
+    let before = alice.pages(&room, "dir=f&limit=100").await;
+    let mut said = Vec::new();
+    for n in 0..10 {
+        let (txn, body) = (format!("t{n}"), format!("once {n}"));
+        let (a, b) = join(alice.sends(&room, &txn, &body), there.sends(&room, &txn, &body)).await;
+        assert_eq!(event_id(&a), event_id(&b));
+        said.push(event_id(&a));
+    }
+    assert_eq!(same_room(&alice, &there, &room).await, [before, said].concat());
+    one.stop().await;
+    two.stop().await;
+    given.clean_up().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

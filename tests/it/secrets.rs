@@ -8,7 +8,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::Method;
 use serde_json::json;
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
     process::Command,
     sync::mpsc,
     time::timeout,
@@ -21,29 +21,43 @@ const PASSWORD: &str = "planted-password-one";
 const SECOND: &str = "planted-password-two";
 const WRONG: &str = "planted-password-wrong";
 const SHARED: &str = "planted-shared-secret";
+const INVITED: &str = "planted-registration-token";
+const DATABASE: &str = "planted-database-password";
+
+/// The address of a database with a password in it. One that trusts everybody doesn't look at it.
+fn with_password(url: &str) -> String {
+    let (before, after) = url.split_once('@').unwrap();
+    let (scheme, user) = before.split_once("://").unwrap();
+    let user = user.split(':').next().unwrap();
+    format!("{scheme}://{user}:{DATABASE}@{after}")
+}
 
 /// Runs the program with all the log there is, lets somebody live a short life on it, and stops it. What it wrote, and
 /// the access tokens that it gave out.
 async fn live_a_life(given: &Given) -> (String, Vec<String>) {
     let config = given.config();
     let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
-    command.current_dir(given.dir()).env_clear().kill_on_drop(true).stdout(Stdio::piped());
-    for option in [
-        "port=0",
-        "log=\"trace\"",
-        "log_format=\"json\"",
-        "server_name=\"test.example\"",
-        "allow_registration=true",
-        "yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse=true",
-    ] {
+    command.current_dir(given.dir()).env_clear().kill_on_drop(true);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    for option in
+        ["port=0", "log=\"trace\"", "log_format=\"json\"", "server_name=\"test.example\"", "allow_registration=true"]
+    {
         command.args(["-O", option]);
     }
+    command.args(["-O", &format!("registration_token=\"{INVITED}\"")]);
     command.args(["-O", &format!("registration_shared_secret=\"{SHARED}\"")]);
     command.args(["-O", &format!("database_path=\"{}\"", config.database.database_path.display())]);
     if let Some(url) = &config.database.database_url {
-        command.args(["-O", "database_backend=\"postgres\"", "-O", &format!("database_url=\"{}\"", url.expose())]);
+        let url = with_password(url.expose());
+        command.args(["-O", "database_backend=\"postgres\"", "-O", &format!("database_url=\"{url}\"")]);
     }
     let mut server = command.spawn().unwrap();
+    let mut errors = server.stderr.take().unwrap();
+    let errors = tokio::spawn(async move {
+        let mut all = String::new();
+        errors.read_to_string(&mut all).await.unwrap();
+        all
+    });
 
     let (send, mut lines) = mpsc::unbounded_channel();
     let mut output = BufReader::new(server.stdout.take().unwrap()).lines();
@@ -61,8 +75,14 @@ async fn live_a_life(given: &Given) -> (String, Vec<String>) {
     let http = Http::to(timeout(LONG, lines.recv()).await.unwrap().expect("a server"));
 
     let mut tokens = Vec::new();
-    let auth = json!({ "type": "m.login.dummy" });
-    let body = json!({ "username": "alice", "password": PASSWORD, "auth": auth });
+    let asked = http.post("/_matrix/client/v3/register", &json!({})).await.json();
+    let auth =
+        |token: &str| json!({ "type": "m.login.registration_token", "token": token, "session": asked["session"] });
+    let body = |token: &str| json!({ "username": "alice", "password": PASSWORD, "auth": auth(token) });
+    let refused = http.post("/_matrix/client/v3/register", &body(&format!("{INVITED} not"))).await;
+    assert_eq!(refused.status, 401);
+    http.get(&format!("/_matrix/client/v1/register/m.login.registration_token/validity?token={INVITED}")).await;
+    let body = body(INVITED);
     let alice = http.post("/_matrix/client/v3/register", &body).await.ok();
     tokens.push(alice["access_token"].as_str().unwrap().to_owned());
     let login = |password: &str| json!({ "type": "m.login.password", "user": "alice", "password": password });
@@ -73,6 +93,14 @@ async fn live_a_life(given: &Given) -> (String, Vec<String>) {
     http.post("/_matrix/client/v3/login", &json!({ "type": "m.login.password", "password": [PASSWORD] })).await;
     http.get(&format!("/_matrix/client/v3/account/whoami?access_token={}", tokens[0])).await.ok();
     http.get(&format!("/_matrix/client/v3/nowhere?access_token={}", tokens[0])).await;
+    let room = http.request(Method::POST, "/_matrix/client/v3/createRoom").bearer_auth(&tokens[0]).json(&json!({}));
+    let room = http.send(room).await.ok()["room_id"].as_str().unwrap().to_owned();
+    let send = format!("/_matrix/client/v3/rooms/{room}/send/m.room.message/t?access_token={}", tokens[0]);
+    http.put(&send, &json!({ "msgtype": "m.text", "body": "hello" })).await.ok();
+    http.get(&format!("/_matrix/client/v3/sync?timeout=0&access_token={}", tokens[0])).await.ok();
+    http.get(&format!("/_matrix/client/v3/sync?since=odd&access_token={}", tokens[0]))
+        .await
+        .refused(400, "M_INVALID_PARAM");
     let proof = json!({ "type": "m.login.password", "identifier": { "type": "m.id.user", "user": "alice" }, "password": PASSWORD });
     let change = http.request(Method::POST, "/_matrix/client/v3/account/password").bearer_auth(&tokens[0]);
     http.send(change.json(&json!({ "new_password": SECOND, "auth": proof }))).await.ok();
@@ -85,7 +113,7 @@ async fn live_a_life(given: &Given) -> (String, Vec<String>) {
     let pid = server.id().unwrap().to_string();
     assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert!(timeout(LONG, server.wait()).await.unwrap().unwrap().success());
-    (reader.await.unwrap(), tokens)
+    (reader.await.unwrap() + &errors.await.unwrap(), tokens)
 }
 
 each_backend! {
@@ -99,11 +127,31 @@ each_backend! {
             forms.iter().any(|form| stored.windows(form.len()).any(|w| w == form.as_bytes()))
         };
         assert!(found("@alice:test.example"), "what is stored is looked at");
-        for secret in [PASSWORD, SECOND, WRONG, SHARED].into_iter().chain(tokens.iter().map(String::as_str)) {
+        for secret in [PASSWORD, SECOND, WRONG, SHARED, INVITED, DATABASE].into_iter().chain(tokens.iter().map(String::as_str)) {
             for line in log.lines() {
                 assert!(!line.contains(secret), "{line}");
             }
             assert!(!found(secret), "{secret} is stored as it is");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_named_without_its_password() {
+    let given = Given::sqlite();
+    for url in
+        ["postgres://somebody:planted-database-password@127.0.0.1:1/x", "postgres://a:planted-database-password@:x"]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+        command.current_dir(given.dir()).env_clear().kill_on_drop(true);
+        for option in ["port=0", "log=\"trace\"", "server_name=\"test.example\"", "database_backend=\"postgres\""] {
+            command.args(["-O", option]);
+        }
+        command.args(["-O", &format!("database_url=\"{url}\"")]);
+        let output = timeout(LONG, command.output()).await.expect("an end").unwrap();
+        assert!(!output.status.success());
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("database"), "{said}");
+        assert!(!said.contains(DATABASE), "{said}");
     }
 }

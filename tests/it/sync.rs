@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     each_backend,
-    people::{Person, escaped, event_id, ids, joined, of_type, open_server, timeline},
+    people::{Person, escaped, event_id, follows, ids, joined, of_type, open_server, timeline},
 };
 
 fn is_limited(room: &Value) -> bool {
@@ -356,6 +356,41 @@ each_backend! {
         let read = bob.reads(&room, "state").await.ok();
         assert!(!read.to_string().contains("secret"), "the state as it was when he left");
         bob.sees_nothing_of(&room).await;
+        server.stop().await;
+    }
+
+    async fn who_follows_misses_nothing_while_many_write(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let dave = Person::registers(&server, "dave").await;
+        let room = alice.opens_a_room().await;
+        bob.joins(&room).await;
+        dave.joins(&room).await;
+        dave.syncs().await;
+        let before = alice.pages(&room, "dir=f&limit=100").await;
+        let hers = async {
+            let mut written = Vec::new();
+            for n in 0..12 {
+                written.push(alice.says(&room, &n.to_string()).await);
+                written.push(event_id(&alice.sets(&room, "m.room.topic", "", json!({ "topic": n })).await));
+                alice.types(&room, n % 2 == 0).await;
+            }
+            written
+        };
+        let his = async {
+            let mut written = Vec::new();
+            for n in 0..30 {
+                written.push(bob.says(&room, &n.to_string()).await);
+                bob.has_read(&room, "m.read", &written[n]).await;
+            }
+            written
+        };
+        let both = async {
+            let (hers, his) = futures_util::future::join(hers, his).await;
+            [hers, his].concat()
+        };
+        let seen = follows(&[dave], &room, both).await;
+        assert_eq!([before, seen].concat(), alice.pages(&room, "dir=f&limit=100").await);
         server.stop().await;
     }
 

@@ -263,3 +263,34 @@ pub fn timeline(page: &Value, room: &str) -> Vec<String> {
 pub fn of_type<'a>(events: &'a Value, kind: &str) -> Option<&'a Value> {
     events.as_array()?.iter().find(|e| e["type"] == kind)
 }
+
+/// Follows a room with one device, asking these servers in turn, while others write; until everything was seen that they
+/// say they wrote. All of it, in the order in which it came.
+pub async fn follows(devices: &[Person], room: &str, writers: impl Future<Output = Vec<String>>) -> Vec<String> {
+    let done = Mutex::new(None);
+    let write = async {
+        let written = writers.await;
+        *done.lock().expect("not poisoned") = Some(written);
+    };
+    let read = async {
+        let mut seen: Vec<String> = Vec::new();
+        let mut since = devices[0].since();
+        for device in devices.iter().cycle() {
+            let all_there = |written: &Vec<String>| written.iter().all(|id| seen.contains(id));
+            if done.lock().expect("not poisoned").as_ref().is_some_and(all_there) {
+                break;
+            }
+            let filter = escaped(r#"{"room":{"timeline":{"limit":100}}}"#);
+            let page = device.sync(&format!("timeout=100&since={since}&filter={filter}")).await;
+            since = page["next_batch"].as_str().expect("a token").to_owned();
+            assert!(joined(&page, room)["timeline"]["limited"] != true, "{page}");
+            for id in timeline(&page, room) {
+                assert!(!seen.contains(&id), "{id} came twice");
+                seen.push(id);
+            }
+        }
+        seen
+    };
+    let (seen, ()) = timeout(3 * LONG, futures_util::future::join(read, write)).await.expect("everything comes");
+    seen
+}
