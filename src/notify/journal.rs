@@ -12,7 +12,7 @@ use std::{
 use hearth_storage::{Committed, Message, Wake};
 
 /// Bytes of messages that are kept.
-const MAX_BYTES: usize = 32 << 20;
+const MAX_BYTES: usize = 16 << 20;
 /// Who is further behind asks the database.
 const MOST_LOOKED_AT: usize = 4_096;
 

@@ -8,6 +8,7 @@ mod directory;
 mod discovery;
 mod frame;
 mod graph;
+mod guards;
 mod process;
 mod promises;
 mod rooms;
