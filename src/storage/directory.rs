@@ -254,8 +254,8 @@ mod tests {
 
     const ROOM: Stmt = Stmt::new(
         "room",
-        "INSERT INTO rooms (room_sn, room_id, version, rev, state_root, joined, invited, last_pos, touched_pos) \
-            VALUES ($1, $2, '12', 1, $3, $4, 0, 0, 0)",
+        "INSERT INTO rooms (room_sn, room_id, version, rev, state_root, joined, invited, tips, last_pos, touched_pos) \
+            VALUES ($1, $2, '12', 1, $3, $4, 0, $3, 0, 0)",
     );
 
     struct MakeRoom(i64, &'static str, i64);

@@ -112,14 +112,14 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// What became of each key of a room's state: positions and events.
-type Past = BTreeMap<(String, String), Vec<(i64, Option<String>)>>;
+/// An event that was current, and the membership that it says.
+type Past = Vec<(i64, Option<String>)>;
 
 /// What the commits are decided on, the same for both.
 struct World {
     rooms: Vec<Room>,
     /// Every event that was ever current, by its key.
-    past: Vec<Past>,
+    past: Vec<BTreeMap<(String, String), Past>>,
 }
 
 /// A database, and the heads that were seen: positions differ between the engines, the order of things does not.
