@@ -363,8 +363,11 @@ impl ReadSync {
             }
         }
         let whole = from == 0 && was_in;
-        let mut states =
-            if was_in { read_states(tx, &[sn], (from, left_at.unwrap_or(m.pos)), whole, &timelines).await? } else { HashMap::new() };
+        let mut states = if was_in {
+            read_states(tx, &[sn], (from, left_at.unwrap_or(m.pos)), whole, &timelines).await?
+        } else {
+            HashMap::new()
+        };
         let timeline = timelines.remove(&sn).unwrap_or_default();
         let state = states.remove(&sn).unwrap_or_default();
         let because = redactions_of(tx, &timeline.events).await?;
