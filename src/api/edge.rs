@@ -273,6 +273,10 @@ impl Endpoint {
 
 async fn path_args(parts: &mut Parts) -> Result<Vec<String>> {
     match RawPathParams::from_request_parts(parts, &()).await {
+        // No identifier has a NUL, and Postgres holds none in a text.
+        Ok(params) if params.iter().any(|(_, value)| value.contains('\0')) => {
+            Err(Error::invalid_param("A NUL in the path"))
+        }
         Ok(params) => Ok(params.iter().map(|(_, value)| value.to_owned()).collect()),
         Err(e) => Err(Error::invalid_param(e.body_text())),
     }

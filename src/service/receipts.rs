@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hearth_core::{Error, Kind, Result, clock::Clock};
+use hearth_core::{Error, Result, clock::Clock, limits::MAX_ID_BYTES};
 use hearth_storage::{AccountDataChange, Receipt, Scope, Storage};
 use ruma::{EventId, RoomId};
 use serde_json::json;
@@ -34,12 +34,11 @@ impl Receipts {
 
     /// `event_id` is the last that was read.
     pub async fn read(&self, reader: Reader<'_>, room_id: &RoomId, event_id: &EventId, read: Read) -> Result<()> {
+        if event_id.as_str().len() > MAX_ID_BYTES {
+            return Err(Error::invalid_param("This is no event id"));
+        }
         // Clients mark events that they have only heard of, and the specification lets them: what is not here is no fault.
-        let room = match self.timelines.must_see(reader, room_id, event_id).await {
-            Ok(room) => room,
-            Err(Error::Matrix { kind: Kind::NotFound, .. }) => self.timelines.joined_room(reader, room_id).await?,
-            Err(e) => return Err(e),
-        };
+        let room = self.timelines.joined_room(reader, room_id).await?;
         let (receipt_type, thread) = match read {
             Read::Public { thread } => ("m.read", thread),
             Read::Private { thread } => ("m.read.private", thread),

@@ -68,34 +68,22 @@ impl Timelines {
         let not_in = || Error::forbidden("You are not in this room");
         let view = self.storage.room_view(room_id.as_str(), reader.user.as_str()).await?.ok_or_else(not_in)?;
         let RoomView { room, membership } = view;
-        let access = match &membership {
-            Some(Membership { membership, .. }) if membership == "join" => Some(Access::Now),
-            Some(Membership { membership, pos, forgotten: false, .. })
-                if membership == "leave" || membership == "ban" =>
-            {
-                Some(Access::Until(*pos))
-            }
-            _ => None,
-        };
-        let access = match access {
-            Some(Access::Now) => Access::Now,
-            _ if self.is_world_readable(room.room_sn).await? => Access::Now,
-            // Who was only invited, and refused, was never in.
-            Some(until) if self.was_in(&room, reader).await? => until,
+        match &membership {
+            Some(Membership { membership, .. }) if membership == "join" => return Ok((room, Access::Now)),
+            _ if self.is_world_readable(room.room_sn).await? => return Ok((room, Access::Now)),
+            Some(Membership { forgotten: false, .. }) => {}
             _ => return Err(not_in()),
-        };
-        Ok((room, access))
+        }
+        // Who was only invited, and refused, was never in. Who left and was then banned sees what was until they left.
+        let log = self.storage.visibility_log(room.room_sn, reader.user.as_str()).await?;
+        let until = log.left_at().ok_or_else(not_in)?;
+        Ok((room, Access::Until(until)))
     }
 
     async fn is_world_readable(&self, room_sn: i64) -> Result<bool> {
         let of = StateOf::Key("m.room.history_visibility".into(), String::new());
         let state = self.storage.state(room_sn, of, None).await?;
         Ok(state.first().is_some_and(|e| hearth_storage::is_world_readable(&e.json)))
-    }
-
-    async fn was_in(&self, room: &RoomRow, reader: Reader<'_>) -> Result<bool> {
-        let page = self.storage.page(room.room_sn, reader.user.as_str(), (0, 0), Direction::Back, 1).await?;
-        Ok(page.log.membership.iter().any(|(_, m)| m == "join"))
     }
 
     /// A page of the timeline: events that the reader may see and the filter lets through, up to the limit.
@@ -223,6 +211,12 @@ impl Timelines {
             (Access::Now, at) => at,
             (Access::Until(pos), at) => Some(at.map_or(pos, |at| at.min(pos))),
         };
+        if let (Access::Now, Some(at)) = (access, at) {
+            let log = self.storage.visibility_log(row.room_sn, reader.user.as_str()).await?;
+            if !log.sees_state_at(at) {
+                return Err(Error::forbidden("You may not see what the room was then"));
+            }
+        }
         let state = self.storage.state(row.room_sn, of, at).await?;
         Ok((Room::new(&row)?, state))
     }
@@ -283,16 +277,6 @@ impl Timelines {
         match self.open(reader, room_id).await? {
             (room, Access::Now) => Ok(room),
             (_, Access::Until(_)) => Err(Error::forbidden("You are not in this room")),
-        }
-    }
-
-    /// Whether the event is one of the room's that the reader may see.
-    pub async fn must_see(&self, reader: Reader<'_>, room_id: &RoomId, event_id: &EventId) -> Result<RoomRow> {
-        let row = self.joined_room(reader, room_id).await?;
-        let found = self.storage.event(event_id.as_str(), reader.user.as_str()).await?;
-        match found.as_ref().and_then(|f| f.events.first().map(|e| (f, e))) {
-            Some((f, e)) if e.room_sn == row.room_sn && f.log.sees(e, reader.user.as_str()) => Ok(row),
-            _ => Err(Error::not_found("There is no such event in this room")),
         }
     }
 }

@@ -34,6 +34,8 @@ struct Room {
     changed: u64,
     /// Until when, in milliseconds since the epoch.
     until: BTreeMap<OwnedUserId, i64>,
+    /// Whether a task waits for the next of them to end.
+    watched: bool,
 }
 
 impl Typing {
@@ -44,7 +46,7 @@ impl Typing {
     /// `user` types for `timeout` (`Some`), or stopped.
     pub fn set(self: &Arc<Self>, room_sn: i64, user: &UserId, timeout: Option<Duration>) {
         let now = self.clock.now_ms();
-        let changed = {
+        let (changed, watch) = {
             let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
             let rooms = &mut *rooms;
             let room = rooms.rooms.entry(room_sn).or_default();
@@ -59,26 +61,31 @@ impl Typing {
                 rooms.serial += 1;
                 room.changed = rooms.serial;
             }
-            changed
+            let watch = !room.watched && !room.until.is_empty();
+            room.watched |= watch;
+            (changed, watch)
         };
         if changed {
             self.notifier.wake(&[Wake::Room(room_sn)]);
         }
-        if let Some(t) = timeout {
+        if watch {
+            // One task a room, however often people say that they type.
             let this = Arc::clone(self);
             tokio::spawn(async move {
-                tokio::time::sleep(t.min(LONGEST) + Duration::from_millis(1)).await;
-                this.expire(room_sn);
+                while let Some(wait) = this.expire(room_sn) {
+                    tokio::time::sleep(wait).await;
+                }
             });
         }
     }
 
-    fn expire(&self, room_sn: i64) {
+    /// Ends what is over; how long until there is more to end.
+    fn expire(&self, room_sn: i64) -> Option<Duration> {
         let now = self.clock.now_ms();
-        let changed = {
+        let (changed, wait) = {
             let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
             let rooms = &mut *rooms;
-            let Some(room) = rooms.rooms.get_mut(&room_sn) else { return };
+            let room = rooms.rooms.get_mut(&room_sn)?;
             let before = room.until.len();
             room.until.retain(|_, until| *until > now);
             let changed = room.until.len() != before;
@@ -86,11 +93,15 @@ impl Typing {
                 rooms.serial += 1;
                 room.changed = rooms.serial;
             }
-            changed
+            let next = room.until.values().min().map(|until| until.saturating_sub(now));
+            room.watched = next.is_some();
+            (changed, next)
         };
         if changed {
             self.notifier.wake(&[Wake::Room(room_sn)]);
         }
+        // Not too often where the clock stands still or was set back.
+        wait.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0).clamp(20, 120_000)))
     }
 
     pub fn serial(&self) -> u64 {

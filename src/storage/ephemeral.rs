@@ -9,6 +9,9 @@ statements! {
     UPSERT = "INSERT INTO receipts (room_sn, user_id, type, thread, event_id, ts, pos) VALUES ($1, $2, $3, $4, $5, $6, $7)
         ON CONFLICT (room_sn, user_id, type, thread) DO UPDATE SET
         event_id = excluded.event_id, ts = excluded.ts, pos = excluded.pos";
+    // Both events are known, and the one that was read before is the later.
+    BEHIND = "SELECT n.pos FROM receipts r JOIN events o ON o.event_id = r.event_id JOIN events n ON n.event_id = $5
+        WHERE r.room_sn = $1 AND r.user_id = $2 AND r.type = $3 AND r.thread = $4 AND n.room_sn = $1 AND n.pos < o.pos";
     TOUCH = "UPDATE rooms SET touched_pos = $2 WHERE room_sn = $1";
 }
 
@@ -27,6 +30,7 @@ pub struct Receipt {
 
 /// The aggregate of receipts.
 pub trait Receipts: Send + Sync {
+    /// A receipt never goes back: one for an event before the one that was read changes nothing.
     fn set_receipt(&self, receipt: Receipt) -> Answer<'_, ()>;
 }
 
@@ -43,6 +47,10 @@ impl Op for SetReceipt {
     type Out = ();
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
         let r = &self.0;
+        let (user, kind, thread) = (&r.user_id, &r.receipt_type, &r.thread);
+        if tx.query_opt(BEHIND, args![r.room_sn, user, kind, thread, &r.event_id]).await?.is_some() {
+            return Ok(());
+        }
         let pos = tx.next_pos()?;
         tx.execute(UPSERT, args![r.room_sn, &r.user_id, &r.receipt_type, &r.thread, &r.event_id, r.ts, pos]).await?;
         if r.receipt_type == "m.read.private" {

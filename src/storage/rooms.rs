@@ -40,6 +40,7 @@ statements! {
         VALUES ($1, $2, $3, $4, $5, $6)";
     DELETE_CURRENT = "DELETE FROM current_state WHERE room_sn = $1 AND type = $2 AND state_key = $3";
     REDACT = "UPDATE events SET json = $3, redacted_by = $4 WHERE room_sn = $1 AND event_id = $2 AND redacted_by IS NULL";
+    TRANSACTION = "SELECT result FROM transactions WHERE user_id = $1 AND device_id = $2 AND txn_id = $3 AND scope = $4";
     FORGET = "UPDATE memberships SET forgotten = 1 WHERE user_id = $1 AND room_sn = $2 AND membership IN ('leave', 'ban')";
 
     bulk INSERT_EVENTS = "events" (
@@ -278,6 +279,8 @@ pub trait Rooms: Send + Sync {
     /// Queued before it returns: two calls one after another are stored in that order.
     /// [`Error::Conflict`] when the room has moved on: load, decide, store again.
     fn persist(&self, commit: RoomCommit) -> Answer<'_, Persisted>;
+    /// What a transaction id led to, if it has been used.
+    fn transaction(&self, user_id: &str, device_id: &str, txn_id: &str, scope: &str) -> Answer<'_, Option<String>>;
     /// Whether there was a left room to forget.
     fn forget(&self, user_id: &str, room_sn: i64) -> Answer<'_, bool>;
 }
@@ -309,6 +312,10 @@ impl<E: Engine> Rooms for Sql<E> {
 
     fn persist(&self, commit: RoomCommit) -> Answer<'_, Persisted> {
         self.0.write(Persist(commit))
+    }
+
+    fn transaction(&self, user_id: &str, device_id: &str, txn_id: &str, scope: &str) -> Answer<'_, Option<String>> {
+        self.0.read(GetTransaction([user_id, device_id, txn_id, scope].map(str::to_owned)))
     }
 
     fn forget(&self, user_id: &str, room_sn: i64) -> Answer<'_, bool> {
@@ -703,6 +710,19 @@ fn pack(sns: &[i64]) -> Vec<u8> {
 
 fn unpack(bytes: &[u8]) -> Vec<i64> {
     bytes.as_chunks().0.iter().map(|sn| i64::from_le_bytes(*sn)).collect()
+}
+
+/// User, device, id, scope.
+struct GetTransaction([String; 4]);
+
+impl Query for GetTransaction {
+    const NAME: &'static str = "transaction";
+    const SINGLE: bool = true;
+    type Out = Option<String>;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        let [user, device, txn, scope] = &self.0;
+        tx.query_opt(TRANSACTION, args![user, device, txn, scope]).await?.map(|mut row| row.get(0)).transpose()
+    }
 }
 
 struct Forget {

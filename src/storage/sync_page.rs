@@ -274,12 +274,13 @@ impl ReadSync {
         let state_rooms = if whole_state { &all } else { &moved };
 
         let mut timelines = read_timelines(tx, &moved, low, head, q.timeline_limit).await?;
-        let mut logs = HashMap::new();
-        if low == 0 {
-            // A joiner may not see all of what was before.
-            logs = visibility_logs(tx, &moved, &q.user_id).await?;
-            for (room_sn, timeline) in &mut timelines {
-                timeline.hide_from(&q.user_id, logs.get(room_sn));
+        // A joiner may not see all of what was before; nor somebody who was away for a while all of what was said then.
+        let mut partly_seen = moved.clone();
+        partly_seen.retain(|sn| low == 0 || changes.contains_key(sn));
+        let mut logs = visibility_logs(tx, &partly_seen, &q.user_id).await?;
+        for room_sn in partly_seen {
+            if let Some(timeline) = timelines.get_mut(&room_sn) {
+                timeline.hide_from(&q.user_id, logs.get(&room_sn));
             }
         }
         let mut states = read_states(tx, state_rooms, (state_from, head), whole_state, &timelines).await?;
@@ -350,8 +351,10 @@ impl ReadSync {
         let sn = m.room.room_sn;
         let mut timelines = read_timelines(tx, &[sn], from, m.pos, self.0.timeline_limit).await?;
         let mut logs = visibility_logs(tx, &[sn], &self.0.user_id).await?;
-        // Somebody who was never in the room (an invite that was refused) sees the leave and nothing else.
-        let was_in = logs.get(&sn).is_some_and(|log| log.membership.iter().any(|(_, m)| m == "join"));
+        // Somebody who was never in the room (an invite that was refused) sees the leave and nothing else. Who left and
+        // was then banned sees the ban, but not what the room became in between.
+        let left_at = logs.get(&sn).and_then(VisibilityLog::left_at);
+        let was_in = left_at.is_some();
         if let Some(timeline) = timelines.get_mut(&sn) {
             timeline.hide_from(&self.0.user_id, logs.get(&sn));
             if !was_in {
@@ -361,7 +364,7 @@ impl ReadSync {
         }
         let whole = from == 0 && was_in;
         let mut states =
-            if was_in { read_states(tx, &[sn], (from, m.pos), whole, &timelines).await? } else { HashMap::new() };
+            if was_in { read_states(tx, &[sn], (from, left_at.unwrap_or(m.pos)), whole, &timelines).await? } else { HashMap::new() };
         let timeline = timelines.remove(&sn).unwrap_or_default();
         let state = states.remove(&sn).unwrap_or_default();
         let because = redactions_of(tx, &timeline.events).await?;
@@ -433,8 +436,8 @@ impl TimelinePart {
             let low = self.events[hidden].pos;
             self.events.drain(..=hidden);
             self.low = low;
-            // What is hidden can't be paged to either.
-            self.limited = false;
+            // What is hidden can't be paged to either; what somebody saw when they were here before can.
+            self.limited = low.is_some_and(|low| log.membership.iter().any(|(pos, m)| *pos <= low && m == "join"));
         }
     }
 }

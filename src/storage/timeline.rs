@@ -105,6 +105,8 @@ pub trait Timeline: Send + Sync {
         direction: Direction,
         limit: i64,
     ) -> Answer<'_, Page>;
+    /// What decides what the user may see of the room.
+    fn visibility_log(&self, room_sn: i64, user_id: &str) -> Answer<'_, VisibilityLog>;
     /// One event with what decides whether the user may see it.
     fn event(&self, event_id: &str, user_id: &str) -> Answer<'_, Option<Page>>;
     /// The state after position `at`, or now.
@@ -128,6 +130,10 @@ impl<E: Engine> Timeline for Sql<E> {
         limit: i64,
     ) -> Answer<'_, Page> {
         self.0.read(ReadPage { room_sn, user_id: user_id.to_owned(), boundary, direction, limit })
+    }
+
+    fn visibility_log(&self, room_sn: i64, user_id: &str) -> Answer<'_, VisibilityLog> {
+        self.0.read(ReadLog { room_sn, user_id: user_id.to_owned() })
     }
 
     fn event(&self, event_id: &str, user_id: &str) -> Answer<'_, Option<Page>> {
@@ -189,6 +195,20 @@ impl Query for ReadPage {
         let log = visibility_logs(tx, &[self.room_sn], &self.user_id).await?.remove(&self.room_sn).unwrap_or_default();
         let because = redactions_of(tx, &events).await?;
         Ok(Page { events, log, because })
+    }
+}
+
+struct ReadLog {
+    room_sn: i64,
+    user_id: String,
+}
+
+impl Query for ReadLog {
+    const NAME: &'static str = "visibility_log";
+    type Out = VisibilityLog;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<VisibilityLog> {
+        let mut logs = visibility_logs(tx, &[self.room_sn], &self.user_id).await?;
+        Ok(logs.remove(&self.room_sn).unwrap_or_default())
     }
 }
 
@@ -337,6 +357,17 @@ impl VisibilityLog {
         let is_own = self.membership.iter().any(|(at, _)| *at == pos) && is_member_event_of(&event.json, user_id);
         let is_visibility = self.visibility.iter().any(|(at, _)| *at == pos);
         is_own || is_visibility && self.allows(pos - 1, pos)
+    }
+
+    /// Whether the user may see what the state was at a position.
+    pub fn sees_state_at(&self, pos: i64) -> bool {
+        self.allows(pos, pos)
+    }
+
+    /// The position at which the user last stopped being in the room; `None` if they are in, or never were.
+    pub fn left_at(&self) -> Option<i64> {
+        let last_join = self.membership.iter().rposition(|(_, m)| m == "join")?;
+        self.membership.get(last_join + 1).map(|(pos, _)| *pos)
     }
 
     /// By the state at one position, for an event at another.

@@ -288,7 +288,22 @@ impl Syncs {
 
     fn state(&self, reader: Reader<'_>, wish: &SyncWish, room: &Room, part: &RoomSync) -> Result<StateEvents> {
         let mut state = StateEvents::new();
+        // A change that the timeline's filter drops is a change all the same: it is told here. (The last of each key.)
+        let mut untold = BTreeMap::new();
+        for event in &part.timeline {
+            if !passes(&wish.filter.room.timeline, &room.id, &event.json)?
+                && let Some(key) = state_key_of(event)?
+            {
+                untold.insert(key, event);
+            }
+        }
+        let mut before = Vec::with_capacity(part.state.len());
         for event in &part.state {
+            if untold.is_empty() || state_key_of(event)?.is_none_or(|key| !untold.contains_key(&key)) {
+                before.push(event);
+            }
+        }
+        for event in before.into_iter().chain(untold.into_values()) {
             if passes(&wish.filter.room.state, &room.id, &event.json)? {
                 let beside = Beside { in_sync: true, ..Beside::default() };
                 state.events.push(self.shapes.event(room, event, reader, beside)?);
@@ -314,6 +329,19 @@ fn sender_of(event: &StoredEvent) -> Result<Cow<'_, str>> {
         sender: Cow<'a, str>,
     }
     Ok(serde_json::from_str::<Event<'_>>(&event.json).map_err(Error::internal)?.sender)
+}
+
+/// The type and state key of a state event.
+fn state_key_of(event: &StoredEvent) -> Result<Option<(Cow<'_, str>, Cow<'_, str>)>> {
+    #[derive(serde::Deserialize)]
+    struct Fields<'a> {
+        #[serde(rename = "type", borrow)]
+        event_type: Cow<'a, str>,
+        #[serde(borrow, default)]
+        state_key: Option<Cow<'a, str>>,
+    }
+    let fields: Fields<'_> = serde_json::from_str(&event.json).map_err(Error::internal)?;
+    Ok(fields.state_key.map(|key| (fields.event_type, key)))
 }
 
 /// A response, of which it can be asked whether it tells anything.

@@ -4,10 +4,12 @@ mod support;
 
 mod accounts;
 mod cluster;
+mod directory;
 mod discovery;
 mod frame;
 mod graph;
 mod process;
+mod promises;
 mod rooms;
 mod secrets;
 mod sync;

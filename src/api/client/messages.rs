@@ -1,6 +1,6 @@
 //! Sending to rooms and reading them.
 
-use hearth_core::{Error, Result};
+use hearth_core::{Error, Result, ids};
 use hearth_storage::Direction;
 use ruma::{
     api::{
@@ -31,6 +31,7 @@ pub(super) fn routes(r: Routes) -> Routes {
 
 async fn send(api: Api, req: Client<send_message_event::v3::Request>) -> Result<send_message_event::v3::Response> {
     let body = req.body;
+    ids::check_transaction_id(body.txn_id.as_str())?;
     let txn = Txn {
         device_id: req.auth.device_id.to_string(),
         txn_id: body.txn_id.to_string(),
@@ -47,6 +48,7 @@ async fn send(api: Api, req: Client<send_message_event::v3::Request>) -> Result<
 
 async fn redact(api: Api, req: Client<redact_event::v3::Request>) -> Result<redact_event::v3::Response> {
     let body = req.body;
+    ids::check_transaction_id(body.txn_id.as_str())?;
     let txn = Txn {
         device_id: req.auth.device_id.to_string(),
         txn_id: body.txn_id.to_string(),

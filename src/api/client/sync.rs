@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hearth_core::{Error, Result};
+use hearth_core::{Error, Result, limits::MAX_ID_BYTES};
 use ruma::{
     OneTimeKeyAlgorithm, OwnedRoomId, UInt,
     api::client::{
@@ -69,8 +69,13 @@ async fn receipt(api: Api, req: Client<create_receipt::v3::Request>) -> Result<c
     let body = req.body;
     let thread = match &body.thread {
         ReceiptThread::Unthreaded => String::new(),
-        other => other.as_str().unwrap_or_default().to_owned(),
+        ReceiptThread::Main => "main".to_owned(),
+        ReceiptThread::Thread(root) if root.as_str().len() <= MAX_ID_BYTES => root.to_string(),
+        _ => return Err(Error::invalid_param("`thread_id` is `main` or the id of a thread's root")),
     };
+    if body.receipt_type == create_receipt::v3::ReceiptType::FullyRead && !thread.is_empty() {
+        return Err(Error::invalid_param("The read marker belongs to no thread"));
+    }
     let read = match body.receipt_type {
         create_receipt::v3::ReceiptType::Read => Read::Public { thread },
         create_receipt::v3::ReceiptType::ReadPrivate => Read::Private { thread },

@@ -16,6 +16,10 @@ use super::{
 /// The most rooms of one person that begin in the same millisecond with the same wishes.
 const MOST_AT_ONCE: i64 = 100;
 
+/// All of a room's first events are one commit, behind which others wait.
+const MOST_INVITED: usize = 200;
+const MOST_STATE: usize = 200;
+
 /// What a client wants of a new room.
 #[derive(Debug, Default)]
 pub struct CreateRoom {
@@ -55,8 +59,16 @@ impl Rooms {
     /// Makes the room.
     pub async fn create(&self, creator: &UserId, wish: CreateRoom) -> Result<OwnedRoomId> {
         let version = RoomVersion::for_create(wish.version.as_ref().unwrap_or(&self.default_version))?;
+        if wish.invite.len() > MOST_INVITED || wish.initial_state.len() > MOST_STATE {
+            let most = format!("At most {MOST_INVITED} invites and {MOST_STATE} events of initial state at once");
+            return Err(Error::invalid_param(most));
+        }
         for user in &wish.invite {
             self.must_be_local(user)?;
+        }
+        for initial in wish.initial_state.iter().filter(|s| s.event_type == "m.room.member") {
+            let user = <&UserId>::try_from(initial.state_key.as_str());
+            self.must_be_local(user.map_err(|_| Error::bad_json("The state key is not a user id"))?)?;
         }
         let server_name = self.signer.server_name();
         let alias = wish.alias_localpart.as_ref().map(|localpart| format!("#{localpart}:{server_name}"));

@@ -33,6 +33,17 @@ pub struct Join {
 struct SetMembership {
     part: Part,
     target: Target,
+    only_from: Only,
+}
+
+/// From which memberships a change may start. A `leave` means several things.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Only {
+    Any,
+    /// A kick: whoever is in, invited, or knocks.
+    Present,
+    /// An unban.
+    Banned,
 }
 
 impl Intent for SetMembership {
@@ -40,6 +51,15 @@ impl Intent for SetMembership {
         let target = &self.target;
         let current = rooms.current(head, "m.room.member", target.user.as_str()).await?;
         let was = current.as_ref().map(|(_, pdu)| membership_of(pdu)).transpose()?;
+        // First who asks: strangers learn nothing of who is in the room or banned.
+        if self.part.sender != target.user {
+            rooms.must_be_in(head, &self.part.sender).await?;
+        }
+        match (self.only_from, was.as_deref()) {
+            (Only::Any, _) | (Only::Present, Some("join" | "invite" | "knock")) | (Only::Banned, Some("ban")) => {}
+            (Only::Present, _) => return Err(Error::forbidden(format!("{} is not in the room", target.user))),
+            (Only::Banned, _) => return Err(Error::new(Kind::BadState, format!("{} is not banned", target.user))),
+        }
         match (target.membership, was.as_deref()) {
             ("join", Some("join")) | ("invite", Some("invite")) | ("ban", Some("ban")) => {
                 if let Some((_, pdu)) = current
@@ -86,6 +106,7 @@ impl Intent for ShowProfile {
             };
         }
         content.remove("reason");
+        content.remove("join_authorised_via_users_server");
         let content = serde_json::value::to_raw_value(&content).map_err(Error::internal)?;
         Ok(Wish::Write(vec![Part::state(&self.user, "m.room.member", self.user.as_str(), content)]))
     }
@@ -106,20 +127,34 @@ impl Rooms {
 
     /// Writes a membership, `sender` being the one who acts.
     pub async fn set_membership(&self, room_id: &RoomId, sender: &UserId, target: Target) -> Result<OwnedEventId> {
+        self.membership(room_id, sender, target, Only::Any).await
+    }
+
+    async fn membership(
+        &self,
+        room_id: &RoomId,
+        sender: &UserId,
+        target: Target,
+        only_from: Only,
+    ) -> Result<OwnedEventId> {
         self.must_be_local(&target.user)?;
         let content = self.member_content(&target).await?;
         let part = Part::state(sender, "m.room.member", target.user.as_str(), content);
-        last(self.write(room_id, None, &SetMembership { part, target }).await?)
+        last(self.write(room_id, None, &SetMembership { part, target, only_from }).await?)
+    }
+
+    /// Only who is in a room may do anything to it.
+    pub(super) async fn must_be_in(&self, head: &Head, user: &UserId) -> Result<()> {
+        let current = self.current(head, "m.room.member", user.as_str()).await?;
+        match current.map(|(_, pdu)| membership_of(&pdu)).transpose()?.as_deref() {
+            Some("join") => Ok(()),
+            _ => Err(Error::forbidden("You are not in this room")),
+        }
     }
 
     /// Takes somebody out who is in, or invited, or knocks.
     pub async fn kick(&self, room_id: &RoomId, sender: &UserId, target: Target) -> Result<()> {
-        let head = self.load_head(room_id).await?;
-        let current = self.current(&head, "m.room.member", target.user.as_str()).await?;
-        match current.map(|(_, pdu)| membership_of(&pdu)).transpose()?.as_deref() {
-            Some("join" | "invite" | "knock") => self.set_membership(room_id, sender, target).await.map(drop),
-            _ => Err(Error::forbidden(format!("{} is not in the room", target.user))),
-        }
+        self.membership(room_id, sender, target, Only::Present).await.map(drop)
     }
 
     /// Takes a room that the user has left off their list.
@@ -148,12 +183,7 @@ impl Rooms {
     /// Lets somebody in again: a ban becomes a leave, and nothing else does.
     pub async fn unban(&self, room_id: &RoomId, sender: &UserId, user: &UserId, reason: Option<String>) -> Result<()> {
         let target = Target { user: user.to_owned(), membership: "leave", reason, extra: Map::new() };
-        let head = self.load_head(room_id).await?;
-        let current = self.current(&head, "m.room.member", user.as_str()).await?;
-        match current.map(|(_, pdu)| membership_of(&pdu)).transpose()?.as_deref() {
-            Some("ban") => self.set_membership(room_id, sender, target).await.map(drop),
-            _ => Err(Error::new(Kind::BadState, format!("{user} is not banned"))),
-        }
+        self.membership(room_id, sender, target, Only::Banned).await.map(drop)
     }
 
     /// A member event's content: the membership, and for those who are to be seen in the room, their profile.

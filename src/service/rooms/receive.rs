@@ -183,7 +183,7 @@ impl Rooms {
         state.insert((StateEventType::RoomCreate, String::new()), Arc::clone(create));
         for (kind, key) in keys {
             let Some(sn) = self.state.get(head.sn, &head.made, root, &kind.to_string(), &key).await? else { continue };
-            if let Some(event) = self.state.events(head.in_room(), &[sn]).await?.remove(&sn) {
+            if let Some(event) = self.state.events(head.in_room(), &head.made, &[sn]).await?.remove(&sn) {
                 state.insert((kind, key), event);
             }
         }
@@ -216,7 +216,7 @@ impl Rooms {
         for root in &distinct {
             let entries = self.state.full(head.sn, &head.made, *root).await?;
             let sns: Vec<i64> = entries.iter().map(|e| e.sn).collect();
-            let events = self.state.events(head.in_room(), &sns).await?;
+            let events = self.state.events(head.in_room(), &head.made, &sns).await?;
             let mut state = StateMap::new();
             for entry in entries {
                 let Some(event) = events.get(&entry.sn) else { continue };
@@ -268,7 +268,7 @@ impl Rooms {
         let members = differences.iter().filter(|d| d.event_type == "m.room.member");
         let sns: HashSet<i64> =
             members.flat_map(|d| [d.before, d.after]).flatten().filter(|sn| *sn != own_sn).collect();
-        let mut events = self.state.events(head.in_room(), &sns.into_iter().collect::<Vec<_>>()).await?;
+        let mut events = self.state.events(head.in_room(), &head.made, &sns.into_iter().collect::<Vec<_>>()).await?;
         events.insert(own_sn, Arc::clone(own));
 
         let mut changes = Vec::with_capacity(differences.len());

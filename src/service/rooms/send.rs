@@ -23,6 +23,10 @@ pub struct Message {
 struct Send(Part);
 
 impl Intent for Send {
+    fn sender(&self) -> Option<&UserId> {
+        Some(&self.0.sender)
+    }
+
     async fn wish(&self, _: &Rooms, _: &Head) -> Result<Wish> {
         Ok(Wish::Write(vec![self.0.clone()]))
     }
@@ -34,10 +38,13 @@ impl Intent for SetState {
     async fn wish(&self, rooms: &Rooms, head: &Head) -> Result<Wish> {
         let part = &self.0;
         let state_key = part.state_key.as_deref().unwrap_or_default();
-        if let Some((_, current)) = rooms.current(head, &part.event_type.to_string(), state_key).await?
+        if let Some((sn, current)) = rooms.current(head, &part.event_type.to_string(), state_key).await?
             && current.sender == part.sender
             && same_json(&current.content, &part.content)
+            // What is cached may have been redacted by another process.
+            && rooms.storage.events_by_sn(vec![sn]).await?.iter().all(|e| e.redacted_by.is_none())
         {
+            rooms.must_be_in(head, &part.sender).await?;
             return Ok(Wish::Nothing(current.event_id.clone()));
         }
         Ok(Wish::Write(vec![part.clone()]))
@@ -50,6 +57,10 @@ struct Redact {
 }
 
 impl Intent for Redact {
+    fn sender(&self) -> Option<&UserId> {
+        Some(&self.part.sender)
+    }
+
     async fn wish(&self, rooms: &Rooms, head: &Head) -> Result<Wish> {
         rooms.check_redaction(head, &self.part.sender, &self.target).await?;
         Ok(Wish::Write(vec![self.part.clone()]))

@@ -1,7 +1,10 @@
 //! The state of rooms at their events: the trie of state numbers, and the state events themselves, both cached. Nodes
 //! never change, so what is cached is right for ever; events change only by redaction, which keeps what the rules read.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use hearth_core::{
     Error, Result,
@@ -33,18 +36,44 @@ pub struct StateStore {
     events: Cache<i64, Arc<Pdu>>,
 }
 
-/// Nodes that were made but are not known to be stored. They stay out of the cache: whatever is in there is never stored
-/// again.
+/// Nodes and state events that were made but are not known to be stored. Nodes stay out of the cache: whatever is in
+/// there is never stored again.
 #[derive(Clone, Debug, Default)]
-pub struct Held(HashMap<NodeHash, Arc<Node>>);
+pub struct Held {
+    nodes: HashMap<NodeHash, Arc<Node>>,
+    events: HashMap<i64, Arc<Pdu>>,
+}
 
 impl Held {
     pub fn add(&mut self, made: &[NewNode]) {
-        self.0.extend(made.iter().map(|new| (new.hash, Arc::clone(&new.node))));
+        self.nodes.extend(made.iter().map(|new| (new.hash, Arc::clone(&new.node))));
     }
 
-    pub fn clear(&mut self) {
-        self.0.clear();
+    pub fn add_event(&mut self, sn: i64, pdu: &Arc<Pdu>) {
+        self.events.insert(sn, Arc::clone(pdu));
+    }
+
+    /// What is stored by now need not be held any longer.
+    pub fn forget_stored(&mut self, stored: &StoredNow) {
+        let (nodes, events) = std::mem::take(&mut *stored.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for hash in nodes {
+            self.nodes.remove(&hash);
+        }
+        for sn in events {
+            self.events.remove(&sn);
+        }
+    }
+}
+
+/// What was stored since a head last forgot about it.
+#[derive(Debug, Default)]
+pub struct StoredNow(Mutex<(Vec<NodeHash>, Vec<i64>)>);
+
+impl StoredNow {
+    pub fn add(&self, nodes: &[NewNode], events: &[(i64, Arc<Pdu>)]) {
+        let mut stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stored.0.extend(nodes.iter().map(|new| new.hash));
+        stored.1.extend(events.iter().map(|(sn, _)| *sn));
     }
 }
 
@@ -58,7 +87,7 @@ struct View<'a> {
 
 impl Nodes for View<'_> {
     fn get(&self, hash: &NodeHash) -> Option<Arc<Node>> {
-        let at_hand = self.made.0.get(hash).or_else(|| self.loaded.get(hash));
+        let at_hand = self.made.nodes.get(hash).or_else(|| self.loaded.get(hash));
         at_hand.cloned().or_else(|| self.cache.get(&(self.room_sn, *hash)))
     }
 }
@@ -151,11 +180,11 @@ impl StateStore {
     }
 
     /// Events by number. An event that isn't here is an error: numbers come from what we stored.
-    pub async fn events(&self, room: InRoom<'_>, sns: &[i64]) -> Result<HashMap<i64, Arc<Pdu>>> {
+    pub async fn events(&self, room: InRoom<'_>, made: &Held, sns: &[i64]) -> Result<HashMap<i64, Arc<Pdu>>> {
         let mut found = HashMap::with_capacity(sns.len());
         let mut lacking = Vec::new();
         for sn in sns {
-            match self.events.get(sn) {
+            match made.events.get(sn).cloned().or_else(|| self.events.get(sn)) {
                 Some(pdu) => {
                     found.insert(*sn, pdu);
                 }

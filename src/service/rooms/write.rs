@@ -22,14 +22,14 @@ use hearth_storage::{
     Base, MembershipChange, NewEvent, Persisted, Redaction, RoomCommit, RoomHead, StateChange, Status, Transaction,
 };
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt,
+    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId,
     events::{StateEventType, TimelineEventType},
 };
 use serde_json::value::RawValue;
 
 use super::{
     Rooms,
-    state::{Held, InRoom, node_hash},
+    state::{Held, InRoom, StoredNow, node_hash},
 };
 
 /// How often a write is decided anew before it gives up. Each conflict means that somebody else got through.
@@ -46,7 +46,7 @@ pub struct Part {
 }
 
 impl Part {
-    pub fn state(sender: &ruma::UserId, event_type: &str, state_key: &str, content: Box<RawValue>) -> Self {
+    pub fn state(sender: &UserId, event_type: &str, state_key: &str, content: Box<RawValue>) -> Self {
         Self {
             sender: sender.to_owned(),
             event_type: event_type.into(),
@@ -125,6 +125,8 @@ pub struct Turn {
     pub(super) head: tokio::sync::Mutex<Option<Head>>,
     /// Commits that are queued and not known to be stored.
     pub(super) on_their_way: AtomicUsize,
+    /// What was made for commits that are stored by now.
+    stored: StoredNow,
 }
 
 /// Counts a commit until it is known what became of it, also when nobody waits for it any more.
@@ -150,6 +152,11 @@ pub struct Decided {
 /// What somebody wants of a room. Asked again, with another head, if others came between.
 pub trait Intent: Sync {
     fn wish(&self, rooms: &Rooms, head: &Head) -> impl Future<Output = Result<Wish>> + Send;
+
+    /// Whose transaction ids it is sent under, if it is sent under any.
+    fn sender(&self) -> Option<&UserId> {
+        None
+    }
 }
 
 /// What a writer wants, given the head.
@@ -159,43 +166,45 @@ pub enum Wish {
     Nothing(OwnedEventId),
 }
 
+enum Outcome {
+    Write(Box<Decided>),
+    Nothing(OwnedEventId),
+}
+
 impl Rooms {
     /// Decides and writes, again as long as others come between. The ids of the events, in order.
     pub async fn write<I: Intent>(&self, room_id: &RoomId, txn: Option<&Txn>, intent: &I) -> Result<Vec<OwnedEventId>> {
         let turn = self.turn(room_id);
-        for attempt in 0..ATTEMPTS {
+        let mut conflicts = 0;
+        while conflicts < ATTEMPTS {
             let mut slot = turn.head.lock().await;
-            let mut head = match slot.take() {
-                Some(head) => head,
-                None => self.load_head(room_id).await?,
-            };
-            if turn.on_their_way.load(Ordering::SeqCst) == 0 {
-                head.made.clear();
+            let mut decided = None;
+            if let Some(mut head) = slot.take() {
+                head.made.forget_stored(&turn.stored);
+                // What is not written is checked by nobody. So nothing is refused, or found to be so already, by a head
+                // that is only thought to be: a commit on its way may fail, another process may have changed the room.
+                decided = match self.outcome(&head, intent, txn).await {
+                    Ok(Outcome::Write(decided)) => Some(decided),
+                    Ok(Outcome::Nothing(_)) | Err(_) => None,
+                };
             }
-            let parts = match intent.wish(self, &head).await {
-                Ok(Wish::Write(parts)) => parts,
-                Ok(Wish::Nothing(id)) => {
-                    *slot = Some(head);
-                    return Ok(vec![id]);
-                }
-                Err(e) => {
-                    *slot = Some(head);
-                    return Err(e);
-                }
-            };
-            let decided = match self.decide(&head, &parts, txn).await {
-                Ok(decided) => decided,
-                Err(e) => {
-                    *slot = Some(head);
-                    return Err(e);
+            let decided = match decided {
+                Some(decided) => decided,
+                None => {
+                    let head = self.load_head(room_id).await?;
+                    match self.outcome(&head, intent, txn).await {
+                        Ok(Outcome::Write(decided)) => decided,
+                        Ok(Outcome::Nothing(id)) => return Ok(vec![id]),
+                        Err(e) => {
+                            drop(slot);
+                            // A request that is repeated gets the answer of then, whatever has changed since.
+                            return self.answered(txn, intent).await?.map_or(Err(e), |id| Ok(vec![id]));
+                        }
+                    }
                 }
             };
-            let Decided { commit, head, ids, nodes, state_events, redacted } = decided;
+            let Decided { commit, head, ids, nodes, state_events, redacted } = *decided;
             let room_sn = head.sn;
-            // Whoever decides next needs them; an event is what it is whether or not this commit succeeds.
-            for (sn, pdu) in state_events {
-                self.state.stored_event(sn, pdu);
-            }
             let stored = self.storage.persist(commit);
             turn.on_their_way.fetch_add(1, Ordering::SeqCst);
             let on_its_way = OnItsWay(&turn);
@@ -203,39 +212,43 @@ impl Rooms {
             drop(slot);
 
             let stored = stored.await;
-            if matches!(stored, Ok(Persisted::Stored(_))) {
-                self.state.stored_nodes(room_sn, nodes);
+            if !matches!(stored, Ok(Persisted::Stored(_))) {
+                // Nobody may decide on a head that came to nothing; before the commit is off its way.
+                *turn.head.lock().await = None;
             }
             drop(on_its_way);
             match stored {
                 Ok(Persisted::Stored(_)) => {
+                    turn.stored.add(&nodes, &state_events);
+                    self.state.stored_nodes(room_sn, nodes);
+                    for (sn, pdu) in state_events {
+                        self.state.stored_event(sn, pdu);
+                    }
                     for sn in redacted {
                         self.state.forget_event(sn);
                     }
                     return Ok(ids);
                 }
-                Ok(Persisted::Repeated(result)) => {
-                    self.reload(&turn).await;
-                    return Ok(vec![result.try_into().map_err(Error::internal)?]);
-                }
+                Ok(Persisted::Repeated(result)) => return Ok(vec![result.try_into().map_err(Error::internal)?]),
                 Err(hearth_storage::Error::Conflict(why)) => {
-                    tracing::debug!(attempt, why, "decided on an old head");
-                    self.reload(&turn).await;
-                    if attempt > 2 {
-                        tokio::time::sleep(self.back_off(attempt)).await;
+                    tracing::debug!(conflicts, why, "decided on an old head");
+                    conflicts += 1;
+                    if conflicts > 2 {
+                        tokio::time::sleep(self.back_off(conflicts)).await;
                     }
                 }
-                Ok(other) => {
-                    self.reload(&turn).await;
-                    return Err(Error::internal(format!("persist answered {other:?}")));
-                }
-                Err(e) => {
-                    self.reload(&turn).await;
-                    return Err(e.into());
-                }
+                Ok(other) => return Err(Error::internal(format!("persist answered {other:?}"))),
+                Err(e) => return Err(e.into()),
             }
         }
         Err(Error::unavailable("The room is too busy, try again"))
+    }
+
+    async fn outcome<I: Intent>(&self, head: &Head, intent: &I, txn: Option<&Txn>) -> Result<Outcome> {
+        match intent.wish(self, head).await? {
+            Wish::Write(parts) => Ok(Outcome::Write(Box::new(self.decide(head, &parts, txn).await?))),
+            Wish::Nothing(id) => Ok(Outcome::Nothing(id)),
+        }
     }
 
     fn back_off(&self, attempt: u32) -> std::time::Duration {
@@ -244,8 +257,11 @@ impl Rooms {
         std::time::Duration::from_millis(u64::from(attempt) * (1 + u64::from(byte[0] % 8)))
     }
 
-    async fn reload(&self, turn: &Turn) {
-        *turn.head.lock().await = None;
+    /// What a transaction id led to before.
+    async fn answered<I: Intent>(&self, txn: Option<&Txn>, intent: &I) -> Result<Option<OwnedEventId>> {
+        let (Some(txn), Some(sender)) = (txn, intent.sender()) else { return Ok(None) };
+        let found = self.storage.transaction(sender.as_str(), &txn.device_id, &txn.txn_id, &txn.scope).await?;
+        found.map(|id| id.try_into().map_err(Error::internal)).transpose()
     }
 
     pub(super) fn turn(&self, room_id: &RoomId) -> Arc<Turn> {
@@ -253,7 +269,8 @@ impl Rooms {
     }
 
     /// Another process wrote to these rooms: what was known of their heads is old. (A head that is used all the same is
-    /// no fault: a change of state conflicts in storage, and a message may build on an older event.)
+    /// no fault: a change of state conflicts in storage, a message may build on an older event, and whatever is refused
+    /// or needs no write is decided once more on a head that was just read.)
     pub fn moved<'a>(&self, rooms: impl IntoIterator<Item = &'a RoomId>) {
         for room_id in rooms {
             if let Some(turn) = self.turns.get(room_id)
@@ -280,7 +297,7 @@ impl Rooms {
         let Some(sn) = self.state.get(head.sn, &head.made, head.root, event_type, state_key).await? else {
             return Ok(None);
         };
-        let pdu = self.state.events(head.in_room(), &[sn]).await?.remove(&sn);
+        let pdu = self.state.events(head.in_room(), &head.made, &[sn]).await?.remove(&sn);
         Ok(pdu.map(|pdu| (sn, pdu)))
     }
 
@@ -308,6 +325,7 @@ impl Rooms {
     /// One more event at the end of a chain.
     pub(super) async fn append(&self, chain: &mut Chain, part: &Part, sn: i64, txn: Option<&Txn>) -> Result<()> {
         let version = chain.head.version;
+        check_own(part)?;
         let keys = auth::auth_keys(&part.event_type, &part.sender, part.state_key.as_deref(), &part.content, version)?;
         let create = (StateEventType::RoomCreate, String::new());
         let in_auth_events = keys.len();
@@ -371,6 +389,7 @@ impl Rooms {
                 prev_sn: prev.map(|(sn, _)| sn),
                 membership,
             });
+            chain.head.made.add_event(sn, &pdu);
             chain.state_events.push((sn, Arc::clone(&pdu)));
         }
         if pdu.event_type == TimelineEventType::RoomRedaction
@@ -403,10 +422,7 @@ impl Rooms {
         let Some(sn) = self.state.get(head.sn, &head.made, head.root, event_type, state_key).await? else {
             return Ok(None);
         };
-        if let Some((_, pdu)) = chain.state_events.iter().find(|(own, _)| *own == sn) {
-            return Ok(Some((sn, Arc::clone(pdu))));
-        }
-        let pdu = self.state.events(head.in_room(), &[sn]).await?.remove(&sn);
+        let pdu = self.state.events(head.in_room(), &head.made, &[sn]).await?.remove(&sn);
         Ok(pdu.map(|pdu| (sn, pdu)))
     }
 
@@ -452,6 +468,28 @@ impl Rooms {
             redacted_json,
         });
         Ok(())
+    }
+}
+
+/// What the authorisation rules leave to the server that sends an event, and so to us.
+fn check_own(part: &Part) -> Result<()> {
+    match (&part.event_type, &part.state_key) {
+        // A redaction is checked against its target when it is sent; the rules for state would let it pass.
+        (TimelineEventType::RoomRedaction, Some(_)) => Err(Error::forbidden("A redaction is no state")),
+        (TimelineEventType::RoomMember, _) => {
+            #[derive(serde::Deserialize)]
+            struct Content<'a> {
+                #[serde(borrow)]
+                join_authorised_via_users_server: Option<&'a RawValue>,
+            }
+            // Our signature says that we have checked why somebody may join a restricted room. A client can't say so.
+            match serde_json::from_str::<Content<'_>>(part.content.get()) {
+                Ok(Content { join_authorised_via_users_server: None }) => Ok(()),
+                Ok(_) => Err(Error::forbidden("`join_authorised_via_users_server` is for servers to set")),
+                Err(e) => Err(Error::bad_json(e.to_string())),
+            }
+        }
+        _ => Ok(()),
     }
 }
 
