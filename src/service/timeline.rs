@@ -140,6 +140,7 @@ impl Timelines {
                 if page.log.sees(event, reader.user.as_str()) && passes(&wish.filter, room_id, &event.json)? {
                     let beside = Beside {
                         because: redaction_of(event, &page.because),
+                        replaced: page.replaced.get(&event.sn),
                         membership: Some(membership_at(&page.log.membership, event)),
                         ..Beside::default()
                     };
@@ -192,6 +193,7 @@ impl Timelines {
         }
         let beside = Beside {
             because: redaction_of(event, &found.because),
+            replaced: found.replaced.get(&event.sn),
             membership: Some(membership_at(&found.log.membership, event)),
             ..Beside::default()
         };

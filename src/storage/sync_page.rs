@@ -34,6 +34,9 @@ statements! {
         WHERE room_sn = ANY($1) AND pos > $2 AND pos <= $3 ORDER BY room_sn, pos";
     STATES = "SELECT room_sn, type, state_key, event_sn FROM current_state WHERE room_sn = ANY($1)";
     STRIPPED = "SELECT room_sn, event_sn FROM current_state WHERE room_sn = ANY($1) AND state_key = '' AND type = ANY($2)";
+    // Those who invited: without them a client can only show an id.
+    SENDERS = "SELECT c.room_sn, c.event_sn FROM events e JOIN current_state c
+        ON c.room_sn = e.room_sn AND c.type = 'm.room.member' AND c.state_key = e.sender WHERE e.sn = ANY($1)";
     RECEIPTS = "SELECT room_sn, user_id, type, thread, event_id, ts FROM receipts
         WHERE room_sn = ANY($1) AND pos > $2 AND pos <= $3 AND (type <> 'm.read.private' OR user_id = $4) ORDER BY pos";
     ACCOUNT_DATA = "SELECT room_sn, type, content FROM account_data WHERE user_id = $1 AND pos > $2 AND pos <= $3 ORDER BY pos";
@@ -396,6 +399,13 @@ impl ReadSync {
         let types: Vec<String> = STRIPPED_TYPES.map(str::to_owned).to_vec();
         let mut by_room = HashMap::<i64, Vec<i64>>::new();
         let mut wanted: Vec<i64> = rooms.iter().map(|m| m.event_sn).collect();
+        for mut row in tx.query(SENDERS, args![wanted.clone()]).await? {
+            let (room_sn, event_sn): (i64, i64) = (row.get(0)?, row.get(1)?);
+            if !wanted.contains(&event_sn) {
+                by_room.entry(room_sn).or_default().push(event_sn);
+                wanted.push(event_sn);
+            }
+        }
         for mut row in tx.query(STRIPPED, args![sns, types]).await? {
             let (room_sn, event_sn): (i64, i64) = (row.get(0)?, row.get(1)?);
             by_room.entry(room_sn).or_default().push(event_sn);

@@ -1,6 +1,6 @@
 //! Reading a room: its timeline by pages, its state now and at a position, who is in it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashMap};
 
 use hearth_core::visibility::can_see;
 use ruma::events::room::{history_visibility::HistoryVisibility, member::MembershipState};
@@ -31,6 +31,9 @@ statements! {
     STATE_KEY = "SELECT type, state_key, event_sn FROM current_state WHERE room_sn = $1 AND type = $2 AND state_key = $3";
     MEMBERS = "SELECT type, state_key, event_sn FROM current_state
         WHERE room_sn = $1 AND type = 'm.room.member' AND state_key = ANY($2)";
+    DELTAS_OF_TYPE_AFTER = "SELECT type, state_key, prev_sn FROM current_state_delta
+        WHERE room_sn = $1 AND pos > $2 AND type = $3 ORDER BY pos";
+    REPLACED = "SELECT event_sn, prev_sn FROM current_state_delta WHERE room_sn = $1 AND pos = ANY($2)";
     DELTAS_AFTER = "SELECT type, state_key, prev_sn FROM current_state_delta WHERE room_sn = $1 AND pos > $2 ORDER BY pos";
     EVENTS = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
         redacted_by, json FROM events WHERE sn = ANY($1)";
@@ -74,6 +77,8 @@ pub struct Page {
     pub log: VisibilityLog,
     /// The redactions of the redacted events among them.
     pub because: Vec<StoredEvent>,
+    /// By the number of a state event among them, the one it replaced.
+    pub replaced: HashMap<i64, StoredEvent>,
 }
 
 /// Which way a page goes.
@@ -194,7 +199,8 @@ impl Query for ReadPage {
         let events = rows.into_iter().map(|mut row| stored_event(&mut row, 0)).collect::<Result<Vec<_>>>()?;
         let log = visibility_logs(tx, &[self.room_sn], &self.user_id).await?.remove(&self.room_sn).unwrap_or_default();
         let because = redactions_of(tx, &events).await?;
-        Ok(Page { events, log, because })
+        let replaced = replaced_by(tx, self.room_sn, &events).await?;
+        Ok(Page { events, log, because, replaced })
     }
 }
 
@@ -227,7 +233,8 @@ impl Query for OneEvent {
         let room_sn = first.room_sn;
         let log = visibility_logs(tx, &[room_sn], &self.user_id).await?.remove(&room_sn).unwrap_or_default();
         let because = redactions_of(tx, &events).await?;
-        Ok(Some(Page { events, log, because }))
+        let replaced = replaced_by(tx, room_sn, &events).await?;
+        Ok(Some(Page { events, log, because, replaced }))
     }
 }
 
@@ -254,7 +261,16 @@ impl Query for ReadState {
         if let Some(at) = self.at {
             // What changed since is undone by the first change of each key.
             let mut undone = std::collections::BTreeSet::new();
-            for mut row in tx.query(DELTAS_AFTER, args![self.room_sn, at]).await? {
+            let of_type = match &self.of {
+                StateOf::All => None,
+                StateOf::Type(t) | StateOf::Key(t, _) => Some(t.as_str()),
+                StateOf::Members(_) => Some("m.room.member"),
+            };
+            let deltas = match of_type {
+                None => tx.query(DELTAS_AFTER, args![self.room_sn, at]).await?,
+                Some(t) => tx.query(DELTAS_OF_TYPE_AFTER, args![self.room_sn, at, t]).await?,
+            };
+            for mut row in deltas {
                 let key: (String, String) = (row.get(0)?, row.get(1)?);
                 let wanted = match &self.of {
                     StateOf::All => true,
@@ -308,6 +324,29 @@ pub(crate) async fn events_by_sn<R: Reads>(tx: &mut R, sns: Vec<i64>) -> Result<
     rows.into_iter().map(|mut row| stored_event(&mut row, 0)).collect()
 }
 
+/// Of the state events among `events` of one room, what they replaced.
+async fn replaced_by<R: Reads>(tx: &mut R, room_sn: i64, events: &[StoredEvent]) -> Result<HashMap<i64, StoredEvent>> {
+    let positions: Vec<i64> = events.iter().filter_map(|e| e.pos).collect();
+    let mut replaced = HashMap::new();
+    if positions.is_empty() {
+        return Ok(replaced);
+    }
+    let mut pairs = Vec::new();
+    for mut row in tx.query(REPLACED, args![room_sn, positions]).await? {
+        if let (Some(event), Some(prev)) = (row.get::<Option<i64>>(0)?, row.get::<Option<i64>>(1)?) {
+            pairs.push((event, prev));
+        }
+    }
+    let old = events_by_sn(tx, pairs.iter().map(|(_, prev)| *prev).collect()).await?;
+    let old: HashMap<i64, StoredEvent> = old.into_iter().map(|e| (e.sn, e)).collect();
+    for (event, prev) in pairs {
+        if let Some(old) = old.get(&prev) {
+            replaced.insert(event, old.clone());
+        }
+    }
+    Ok(replaced)
+}
+
 /// The events that redacted some of `events`.
 pub(crate) async fn redactions_of<'a, R: Reads>(
     tx: &mut R,
@@ -326,8 +365,8 @@ pub(crate) async fn visibility_logs<R: Reads>(
     tx: &mut R,
     rooms: &[i64],
     user_id: &str,
-) -> Result<std::collections::HashMap<i64, VisibilityLog>> {
-    let mut logs = std::collections::HashMap::<i64, VisibilityLog>::new();
+) -> Result<HashMap<i64, VisibilityLog>> {
+    let mut logs = HashMap::<i64, VisibilityLog>::new();
     if rooms.is_empty() {
         return Ok(logs);
     }

@@ -10,8 +10,9 @@ use super::{Workers, owner};
 
 /// How long an item is held before another process may take it.
 const LEASE_MS: i64 = 60_000;
-/// How many are taken at once.
-const BATCH: u32 = 20;
+/// How many are taken at once. One may be long (a profile is told to every room of its user), and those behind it should
+/// not wait for it under a lease that ends.
+const BATCH: u32 = 1;
 /// How often the queue is looked at without a wake: another process may have died with a lease.
 const LOOK: Duration = Duration::from_secs(5);
 /// The longest time between two tries.

@@ -208,34 +208,42 @@ impl Rooms {
 
     /// Takes the user out of all rooms, and refuses their invites.
     pub async fn leave_all(&self, user: &UserId) -> Result<()> {
+        let mut outcome = Ok(());
         for membership in ["join", "invite", "knock"] {
             for room_id in self.storage.rooms_of(user.as_str(), membership).await? {
                 let room_id = OwnedRoomId::try_from(room_id).map_err(Error::internal)?;
                 let target = Target { user: user.to_owned(), membership: "leave", reason: None, extra: Map::new() };
-                match self.set_membership(&room_id, user, target).await {
-                    // Out already: that is what was wanted.
-                    Ok(_) | Err(Error::Matrix { kind: Kind::Forbidden, .. }) => {}
-                    Err(e) => return Err(e),
-                }
+                let left = self.set_membership(&room_id, user, target).await;
+                outcome = outcome.and(but_go_on(&room_id, left));
             }
         }
-        Ok(())
+        outcome
     }
 
     /// Tells the user's rooms of a changed profile, by a new member event in each.
     pub async fn profile_changed(&self, user: &UserId) -> Result<()> {
+        let mut outcome = Ok(());
         for room_id in self.storage.rooms_of(user.as_str(), "join").await? {
             let room_id = OwnedRoomId::try_from(room_id).map_err(Error::internal)?;
             let target = Target { user: user.to_owned(), membership: "join", reason: None, extra: Map::new() };
             let content = self.member_content(&target).await?;
             let profile = serde_json::from_str(content.get()).map_err(Error::internal)?;
             let wrote = self.write(&room_id, None, &ShowProfile { user: user.to_owned(), profile }).await;
-            match wrote {
-                // Left or banned meanwhile: there is nobody to tell.
-                Ok(_) | Err(Error::Matrix { kind: Kind::Forbidden | Kind::NotFound, .. }) => {}
-                Err(e) => return Err(e),
-            }
+            outcome = outcome.and(but_go_on(&room_id, wrote));
         }
-        Ok(())
+        outcome
+    }
+}
+
+/// One room that refuses does not keep the others from being told. A refusal is final (who is out already, whose event
+/// would be too large); anything else is worth another try of the whole.
+fn but_go_on<T>(room_id: &RoomId, outcome: Result<T>) -> Result<()> {
+    match outcome {
+        Ok(_) => Ok(()),
+        Err(Error::Matrix { kind, message }) if kind != Kind::Unavailable => {
+            tracing::debug!(%room_id, ?kind, %message, "a room refused what was to be written to all");
+            Ok(())
+        }
+        Err(e) => Err(e),
     }
 }
