@@ -332,7 +332,6 @@ impl Room<'_> {
             (None, None) => return Part::default(),
             (Some(_), Some(_)) => panic!("both joined and left"),
         };
-        assert!(!timeline.limited);
         let Section::Before(state) = state else { panic!("state after the timeline was not asked for") };
         Part {
             state: state_of(&state.events),
@@ -417,6 +416,18 @@ struct Part {
 impl Watcher {
     fn lay_over(&mut self, part: &Part, current: &State) -> (State, Vec<OwnedEventId>) {
         let mut timeline = Vec::new();
+        let create = Some(key("m.room.create", ""));
+        if part
+            .state
+            .keys()
+            .cloned()
+            .map(Some)
+            .chain(part.timeline.iter().map(|(_, key)| key.clone()))
+            .any(|k| k == create)
+        {
+            // Shown as to a newcomer: what was known before is history.
+            (self.state, self.timeline, self.misled) = Default::default();
+        }
         for (key, id) in &part.state {
             assert!(current.contains_key(key), "{key:?} is no state any more");
             self.state.insert(key.clone(), id.clone());
