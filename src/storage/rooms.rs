@@ -24,7 +24,8 @@ statements! {
     // has this transaction id been used?
     CHECK = "SELECT r.rev, r.tips,
         (SELECT t.result FROM transactions t
-            WHERE t.user_id = $2 AND t.device_id = $3 AND t.txn_id = $4 AND t.scope = $5)
+            WHERE t.user_id = $2 AND t.device_id = $3 AND t.txn_id = $4 AND t.scope = $5),
+        (SELECT e.sn FROM events e WHERE e.event_id = $6)
         FROM rooms r WHERE r.room_sn = $1";
     HOW_MANY_STORED = "SELECT COUNT(*) FROM events WHERE sn = ANY($1)";
     ROOM_EXISTS = "SELECT room_sn FROM rooms WHERE room_id = $1";
@@ -548,7 +549,9 @@ impl Persist {
                     Some(t) => (t.user_id.as_str(), t.device_id.as_str(), t.txn_id.as_str(), t.scope.as_str()),
                     None => ("", "", "", ""),
                 };
-                let row = tx.query_opt(CHECK, args![c.room_sn, user, device, txn, scope]).await?;
+                let ids: Vec<String> = c.events.iter().map(|e| e.pdu.event_id.to_string()).collect();
+                let first = ids.first().map(String::as_str);
+                let row = tx.query_opt(CHECK, args![c.room_sn, user, device, txn, scope, first]).await?;
                 let mut row = row.ok_or(Error::Conflict("the room is gone"))?;
                 if let Some(result) = row.get::<Option<String>>(2)? {
                     return Ok(Checked::Answer(Persisted::Repeated(result)));
@@ -564,13 +567,11 @@ impl Persist {
                         return Err(Error::Conflict("an event to build on is not stored"));
                     }
                 }
-                // Our own events have fresh ids, told by their transaction or made this moment; only events from
-                // elsewhere can be here already.
-                if c.transaction.is_none() {
-                    let ids: Vec<String> = c.events.iter().map(|e| e.pdu.event_id.to_string()).collect();
-                    if tx.query_opt(EVENT_EXISTS, args![ids]).await?.is_some() {
-                        return Ok(Checked::Answer(Persisted::Known));
-                    }
+                let rest = ids.get(1..).unwrap_or_default();
+                let known = row.get::<Option<i64>>(3)?.is_some()
+                    || !rest.is_empty() && tx.query_opt(EVENT_EXISTS, args![rest.to_vec()]).await?.is_some();
+                if known {
+                    return Ok(Checked::Answer(Persisted::Known));
                 }
                 Ok(Checked::Good { tips })
             }

@@ -237,6 +237,11 @@ impl Rooms {
                         tokio::time::sleep(self.back_off(conflicts)).await;
                     }
                 }
+                // The same was said in the same moment, at the same place of the room: this one is a little younger, then.
+                Ok(Persisted::Known) => {
+                    conflicts += 1;
+                    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+                }
                 Ok(other) => return Err(Error::internal(format!("persist answered {other:?}"))),
                 Err(e) => return Err(e.into()),
             }

@@ -332,6 +332,15 @@ fn what_is_here_already_is_known() {
         store.persist(commit.clone()).await.unwrap();
         let mut again = commit;
         again.events[0].sn = store.numbers(1).await;
+        assert_eq!(store.persist(again.clone()).await.unwrap(), Persisted::Known);
+        // Two devices that say the same in the same moment make the same event, each under an id of its own.
+        again.transaction = Some(Transaction {
+            user_id: ALICE.to_owned(),
+            device_id: "OTHER".to_owned(),
+            txn_id: "1".to_owned(),
+            scope: "send".to_owned(),
+            result: again.events[0].pdu.event_id.to_string(),
+        });
         assert_eq!(store.persist(again).await.unwrap(), Persisted::Known);
         room = after;
         let mut same = Room::new(store.numbers(1).await, "a");
@@ -592,7 +601,7 @@ fn an_invite_shows_what_a_stranger_may_know() {
             let page = store.syncs(BOB, since).await;
             assert!(page.joined.is_empty() && page.left.is_empty());
             assert_eq!((page.invited[0].membership.event_id.as_str(), page.invited.len()), (invite.as_str(), 1));
-            assert_eq!(page.invited[0].state.len(), 3, "create, join rules, name");
+            assert_eq!(page.invited[0].state.len(), 4, "create, join rules, name, and who invites");
         }
         assert!(store.syncs(BOB, store.now().await).await.invited.is_empty());
         let invited = store.now().await;
