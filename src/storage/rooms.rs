@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hearth_core::event::Pdu;
 
 use crate::{
-    Error, Result, Sql, directory,
+    Error, Result, Sql, directory, timeline,
     tx::{Answer, Engine, Message, Op, Query, Reads, Row, Tx, Value, Wake, args, statements},
 };
 
@@ -15,11 +15,6 @@ statements! {
         WHERE room_id = $1";
     TIPS = "SELECT sn, event_id, depth, state_after FROM events WHERE sn = ANY($1) ORDER BY sn";
     NODES = "SELECT hash, body FROM state_nodes WHERE room_sn = $1 AND hash = ANY($2)";
-    EVENTS_BY_SN = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
-        redacted_by, json FROM events WHERE sn = ANY($1)";
-    EVENTS_BY_ID = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
-        redacted_by, json FROM events WHERE event_id = ANY($1)";
-
     // The checks of a commit in one round trip: is the state still the one it was decided on, what does the room end in,
     // has this transaction id been used?
     CHECK = "SELECT r.rev, r.tips,
@@ -414,8 +409,7 @@ impl Query for EventsBySn {
     const NAME: &'static str = "events_by_sn";
     type Out = Vec<StoredEvent>;
     async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
-        let rows = tx.query(EVENTS_BY_SN, args![self.sns.clone()]).await?;
-        rows.into_iter().map(|mut row| stored_event(&mut row, 0)).collect()
+        timeline::events_by_sn(tx, self.sns.clone()).await
     }
 }
 
@@ -427,8 +421,7 @@ impl Query for EventsById {
     const NAME: &'static str = "events_by_id";
     type Out = Vec<StoredEvent>;
     async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
-        let rows = tx.query(EVENTS_BY_ID, args![self.ids.clone()]).await?;
-        rows.into_iter().map(|mut row| stored_event(&mut row, 0)).collect()
+        timeline::events_by_id(tx, self.ids.clone()).await
     }
 }
 

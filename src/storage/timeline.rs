@@ -12,16 +12,23 @@ use crate::{
     tx::{Answer, Engine, Query, Reads, args, statements},
 };
 
+/// All columns that [`stored_event`] reads, in its order, of the events that the condition names.
+macro_rules! events_where {
+    ($condition:literal) => {
+        concat!(
+            "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id, ",
+            "redacted_by, json FROM events WHERE ",
+            $condition
+        )
+    };
+}
+
 statements! {
     VIEW = "SELECT r.room_sn, r.room_id, r.version, r.rev, r.state_root, r.joined, r.invited, r.last_pos,
         m.membership, m.event_sn, m.pos, m.forgotten
         FROM rooms r LEFT JOIN memberships m ON m.room_sn = r.room_sn AND m.user_id = $2 WHERE r.room_id = $1";
-    PAGE_BACK = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
-        redacted_by, json FROM events
-        WHERE room_sn = $1 AND (topo, topo_minor) < ($2, $3) AND status = 0 ORDER BY topo DESC, topo_minor DESC LIMIT $4";
-    PAGE_FORWARD = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
-        redacted_by, json FROM events
-        WHERE room_sn = $1 AND (topo, topo_minor) >= ($2, $3) AND status = 0 ORDER BY topo, topo_minor LIMIT $4";
+    PAGE_BACK = events_where!("room_sn = $1 AND (topo, topo_minor) < ($2, $3) AND status = 0 ORDER BY topo DESC, topo_minor DESC LIMIT $4");
+    PAGE_FORWARD = events_where!("room_sn = $1 AND (topo, topo_minor) >= ($2, $3) AND status = 0 ORDER BY topo, topo_minor LIMIT $4");
     VISIBILITY_LOG = "SELECT d.room_sn, d.pos, e.json FROM current_state_delta d LEFT JOIN events e ON e.sn = d.event_sn
         WHERE d.room_sn = ANY($1) AND d.type = 'm.room.history_visibility' AND d.state_key = '' ORDER BY d.pos";
     MEMBERSHIP_LOG = "SELECT room_sn, pos, membership FROM membership_changes
@@ -35,10 +42,8 @@ statements! {
         WHERE room_sn = $1 AND pos > $2 AND type = $3 ORDER BY pos";
     REPLACED = "SELECT event_sn, prev_sn FROM current_state_delta WHERE room_sn = $1 AND pos = ANY($2)";
     DELTAS_AFTER = "SELECT type, state_key, prev_sn FROM current_state_delta WHERE room_sn = $1 AND pos > $2 ORDER BY pos";
-    EVENTS = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
-        redacted_by, json FROM events WHERE sn = ANY($1)";
-    EVENTS_BY_ID = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
-        redacted_by, json FROM events WHERE event_id = ANY($1)";
+    EVENTS = events_where!("sn = ANY($1)");
+    EVENTS_BY_ID = events_where!("event_id = ANY($1)");
     ROOMS_OF = "SELECT r.room_id FROM memberships m JOIN rooms r ON r.room_sn = m.room_sn
         WHERE m.user_id = $1 AND m.membership = $2 ORDER BY m.pos";
     SHARED = "SELECT 1 FROM memberships a JOIN memberships b ON b.room_sn = a.room_sn
@@ -227,8 +232,7 @@ impl Query for OneEvent {
     const NAME: &'static str = "event";
     type Out = Option<Page>;
     async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
-        let rows = tx.query(EVENTS_BY_ID, args![vec![self.event_id.clone()]]).await?;
-        let events = rows.into_iter().map(|mut row| stored_event(&mut row, 0)).collect::<Result<Vec<_>>>()?;
+        let events = events_by_id(tx, vec![self.event_id.clone()]).await?;
         let Some(first) = events.first() else { return Ok(None) };
         let room_sn = first.room_sn;
         let log = visibility_logs(tx, &[room_sn], &self.user_id).await?.remove(&room_sn).unwrap_or_default();
@@ -324,6 +328,12 @@ pub(crate) async fn events_by_sn<R: Reads>(tx: &mut R, sns: Vec<i64>) -> Result<
     rows.into_iter().map(|mut row| stored_event(&mut row, 0)).collect()
 }
 
+/// Events by id; in no order.
+pub(crate) async fn events_by_id<R: Reads>(tx: &mut R, ids: Vec<String>) -> Result<Vec<StoredEvent>> {
+    let rows = tx.query(EVENTS_BY_ID, args![ids]).await?;
+    rows.into_iter().map(|mut row| stored_event(&mut row, 0)).collect()
+}
+
 /// Of the state events among `events` of one room, what they replaced.
 async fn replaced_by<R: Reads>(tx: &mut R, room_sn: i64, events: &[StoredEvent]) -> Result<HashMap<i64, StoredEvent>> {
     let positions: Vec<i64> = events.iter().filter_map(|e| e.pos).collect();
@@ -356,8 +366,7 @@ pub(crate) async fn redactions_of<'a, R: Reads>(
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = tx.query(EVENTS_BY_ID, args![ids]).await?;
-    rows.into_iter().map(|mut row| stored_event(&mut row, 0)).collect()
+    events_by_id(tx, ids).await
 }
 
 /// What decides what `user_id` may see, for each of the rooms.
