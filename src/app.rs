@@ -70,6 +70,7 @@ pub enum StartError {
 /// A server at work.
 pub struct Running {
     shutdown: Shutdown,
+    notifier: Arc<Notifier>,
     patience: Duration,
     http: Serving,
     metrics: Option<Serving>,
@@ -162,6 +163,7 @@ pub async fn offline(config: &Config, deps: &Deps) -> Result<(Accounts, Arc<dyn 
 /// The server without its sockets: storage → bus → notifier → services → workers.
 pub struct House {
     pub services: Services,
+    notifier: Arc<Notifier>,
     supervisor: Supervisor,
     storage: Arc<dyn Storage>,
     first_admin_token: Option<String>,
@@ -213,7 +215,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
         storage: Arc::clone(&storage),
         clock: Arc::clone(clock),
         rng: Arc::clone(rng),
-        notifier,
+        notifier: Arc::clone(&notifier),
         bus,
         known,
         rooms: Arc::clone(&rooms),
@@ -245,7 +247,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
             Arc::new(WorkersAlive { pulse, clock: Arc::clone(clock) }),
         ],
     };
-    Ok(House { services, supervisor, storage, first_admin_token })
+    Ok(House { services, notifier, supervisor, storage, first_admin_token })
 }
 
 /// Starts a server. When this returns, it can be reached.
@@ -255,7 +257,7 @@ pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartErro
         None => None,
         Some(port) => Some((port, telemetry::metrics().map_err(StartError::Metrics)?)),
     };
-    let House { services, supervisor, storage, first_admin_token } = build(Arc::clone(&config), &deps).await?;
+    let House { services, notifier, supervisor, storage, first_admin_token } = build(Arc::clone(&config), &deps).await?;
     let shutdown = services.shutdown.clone();
 
     let metrics = match collected {
@@ -273,7 +275,7 @@ pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartErro
     let http = Serving::start(listeners, router, running, deps.rng, Limits::from(&config.http))?;
 
     let patience = Duration::from_secs(config.http.stop_timeout_s);
-    Ok(Running { shutdown, supervisor, patience, http, metrics, storage, first_admin_token })
+    Ok(Running { shutdown, notifier, supervisor, patience, http, metrics, storage, first_admin_token })
 }
 
 /// Samples pile up between two readings unless somebody sorts them in; nobody may be reading.
@@ -332,6 +334,11 @@ impl Running {
     /// At the first start: the token with which an administrator registers.
     pub fn first_admin_token(&self) -> Option<&str> {
         self.first_admin_token.as_deref()
+    }
+
+    /// How many syncs wait for news.
+    pub fn waiting_syncs(&self) -> usize {
+        self.notifier.waiting()
     }
 
     /// Resolves when something within says that the server has to stop.

@@ -59,6 +59,11 @@ impl Notifier {
         }
     }
 
+    /// How many wait for news of a user: the long polls.
+    pub fn waiting(&self) -> usize {
+        self.lock().iter().filter(|(wake, _)| matches!(wake, Wake::User(_))).map(|(_, waiters)| waiters.len()).sum()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Wake, HashMap<u64, Arc<Notify>>>> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -442,6 +442,7 @@ each_backend! {
         let room = alice.opens_a_room().await;
         alice.syncs().await;
         let polls = [alice.waits().await, alice.waits().await];
+        server.is_waited_for_by(polls.len()).await;
         assert!(server.stop().await, "everybody was answered");
         for poll in polls {
             let page = poll.ends().await;

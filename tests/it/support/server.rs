@@ -37,6 +37,13 @@ impl Server {
         self.running.first_admin_token().map(ToOwned::to_owned)
     }
 
+    /// Returns when so many syncs wait for news.
+    pub async fn is_waited_for_by(&self, syncs: usize) {
+        while self.running.waiting_syncs() < syncs {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    }
+
     /// Says whether everybody was answered.
     pub async fn stop(self) -> bool {
         self.running.stop().await
