@@ -257,7 +257,8 @@ pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartErro
         None => None,
         Some(port) => Some((port, telemetry::metrics().map_err(StartError::Metrics)?)),
     };
-    let House { services, notifier, supervisor, storage, first_admin_token } = build(Arc::clone(&config), &deps).await?;
+    let House { services, notifier, supervisor, storage, first_admin_token } =
+        build(Arc::clone(&config), &deps).await?;
     let shutdown = services.shutdown.clone();
 
     let metrics = match collected {

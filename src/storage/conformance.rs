@@ -824,6 +824,23 @@ fn work_is_leased_done_and_given_back() {
 }
 
 #[test]
+fn planned_work_comes_round_again() {
+    each_backend(|store| async move {
+        store.plan("round", "it", 10).await.expect("written");
+        store.plan("round", "it", 1).await.expect("written");
+        assert_eq!(ids(store.lease("round", "me", 9, 50, 9).await), [""; 0], "the first plan holds");
+        assert_eq!(ids(store.lease("round", "me", 10, 50, 9).await), ["it"]);
+        store.plan("round", "it", 1).await.expect("written");
+        assert_eq!(ids(store.lease("round", "you", 20, 50, 9).await), [""; 0], "it is held");
+        assert_eq!(store.again(vec!["it".into()], "you", 100).await.expect("written"), 0);
+        assert_eq!(store.again(vec!["it".into()], "me", 100).await.expect("written"), 1);
+        assert_eq!(ids(store.lease("round", "you", 99, 50, 9).await), [""; 0]);
+        let again = store.lease("round", "you", 100, 50, 9).await.expect("leases");
+        assert_eq!(again.iter().map(|i| i.attempts).collect::<Vec<_>>(), [1], "each round counts its own attempts");
+    });
+}
+
+#[test]
 fn no_work_is_held_twice_at_one_time() {
     each_backend(|store| async move {
         let one = Arc::new(store);

@@ -11,6 +11,8 @@ use crate::{
 
 /// The queues of work to do.
 pub trait Outbox {
+    /// Adds an item unless there is one of this id: work that no change asks for, but the calendar.
+    fn plan(&self, queue: &'static str, id: &str, due_ms: i64) -> Answer<'_, ()>;
     /// Takes up to `limit` items that are due and free, the longest due first, and holds them until `now_ms + lease_ms`.
     /// `owner` names one holder in one process.
     fn lease(&self, queue: &'static str, owner: &str, now_ms: i64, lease_ms: i64, limit: u32) -> Answer<'_, Vec<Item>>;
@@ -18,6 +20,8 @@ pub trait Outbox {
     fn done(&self, ids: Vec<String>, owner: &str) -> Answer<'_, u64>;
     /// Gives these back, to be tried again at `due_ms`; how many of them `owner` still held.
     fn retry(&self, ids: Vec<String>, owner: &str, due_ms: i64) -> Answer<'_, u64>;
+    /// These are done for now, and due again at `due_ms`; how many of them `owner` still held.
+    fn again(&self, ids: Vec<String>, owner: &str, due_ms: i64) -> Answer<'_, u64>;
     /// Holds these until `until_ms`; how many of them `owner` still held. Who gets fewer than it asked for has lost
     /// some to another and must look again what it holds.
     fn extend(&self, ids: Vec<String>, owner: &str, until_ms: i64) -> Answer<'_, u64>;
@@ -50,6 +54,8 @@ statements! {
             WHERE id = ANY($3) AND lease_until_ms <= $4 RETURNING id, payload, due_ms, attempts";
     DONE = "DELETE FROM outbox WHERE id = ANY($1) AND lease_owner = $2";
     RETRY = "UPDATE outbox SET lease_owner = NULL, lease_until_ms = 0, due_ms = $3
+             WHERE id = ANY($1) AND lease_owner = $2";
+    AGAIN = "UPDATE outbox SET lease_owner = NULL, lease_until_ms = 0, attempts = 0, due_ms = $3
              WHERE id = ANY($1) AND lease_owner = $2";
     EXTEND = "UPDATE outbox SET lease_until_ms = $3 WHERE id = ANY($1) AND lease_owner = $2";
     bulk ADD = "outbox" ("id": Text, "queue": Text, "payload": Text, "due_ms": Int, "attempts": Int,
@@ -141,6 +147,45 @@ impl Op for Retry {
     }
 }
 
+struct Again {
+    ids: Vec<String>,
+    owner: String,
+    due_ms: i64,
+}
+
+impl Op for Again {
+    const NAME: &'static str = "outbox_again";
+    type Out = u64;
+
+    fn positions(&self) -> u32 {
+        0
+    }
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
+        tx.execute(AGAIN, args![self.ids.clone(), &self.owner, self.due_ms]).await
+    }
+}
+
+struct Plan {
+    queue: &'static str,
+    id: String,
+    due_ms: i64,
+}
+
+impl Op for Plan {
+    const NAME: &'static str = "outbox_plan";
+    type Out = ();
+
+    fn positions(&self) -> u32 {
+        0
+    }
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
+        let item = NewItem { id: self.id.clone(), payload: "{}".to_owned(), due_ms: self.due_ms };
+        enqueue(tx, self.queue, vec![item]).await
+    }
+}
+
 struct Extend {
     ids: Vec<String>,
     owner: String,
@@ -161,6 +206,14 @@ impl Op for Extend {
 }
 
 impl<E: Engine> Outbox for Sql<E> {
+    fn plan(&self, queue: &'static str, id: &str, due_ms: i64) -> Answer<'_, ()> {
+        self.0.write(Plan { queue, id: id.into(), due_ms })
+    }
+
+    fn again(&self, ids: Vec<String>, owner: &str, due_ms: i64) -> Answer<'_, u64> {
+        self.0.write(Again { ids, owner: owner.into(), due_ms })
+    }
+
     fn lease(&self, queue: &'static str, owner: &str, now_ms: i64, lease_ms: i64, limit: u32) -> Answer<'_, Vec<Item>> {
         self.0.write(Lease { queue, owner: owner.into(), now_ms, lease_ms, limit })
     }

@@ -18,12 +18,18 @@ const LOOK: Duration = Duration::from_secs(5);
 /// The longest time between two tries.
 const LONGEST_BACK_OFF_MS: i64 = 3_600_000;
 
+/// What becomes of an item whose work is done.
+pub(super) enum Next {
+    Done,
+    /// It comes round again, whichever process is there then.
+    Again(Duration),
+}
+
+/// Does the work of one item.
+pub(super) type Handle = for<'a> fn(&'a Workers, &'a str) -> BoxFuture<'a, Result<Next>>;
+
 /// Drains `queue` until the server stops.
-pub(super) async fn run(
-    workers: Arc<Workers>,
-    queue: &'static str,
-    handle: for<'a> fn(&'a Workers, &'a str) -> BoxFuture<'a, Result<()>>,
-) {
+pub(super) async fn run(workers: Arc<Workers>, queue: &'static str, handle: Handle) {
     let owner = owner(&workers);
     let waiter = workers.notifier.subscribe([Wake::Queue(queue)]);
     loop {
@@ -57,15 +63,13 @@ pub(super) async fn run(
     }
 }
 
-async fn one(
-    workers: &Workers,
-    queue: &'static str,
-    owner: &str,
-    item: Item,
-    handle: for<'a> fn(&'a Workers, &'a str) -> BoxFuture<'a, Result<()>>,
-) {
+async fn one(workers: &Workers, queue: &'static str, owner: &str, item: Item, handle: Handle) {
     let outcome = match handle(workers, &item.payload).await {
-        Ok(()) => workers.storage.done(vec![item.id], owner).await,
+        Ok(Next::Done) => workers.storage.done(vec![item.id], owner).await,
+        Ok(Next::Again(after)) => {
+            let due = workers.clock.now_ms().saturating_add(i64::try_from(after.as_millis()).unwrap_or(i64::MAX));
+            workers.storage.again(vec![item.id], owner, due).await
+        }
         Err(e) => {
             let wait = 1_000i64.checked_shl(u32::try_from(item.attempts).unwrap_or(u32::MAX).min(20));
             let wait = wait.unwrap_or(LONGEST_BACK_OFF_MS).min(LONGEST_BACK_OFF_MS);

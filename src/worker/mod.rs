@@ -23,6 +23,7 @@ use hearth_core::{
 use hearth_storage::{Storage, accounts::DEACTIVATED, profiles::PROFILE, sessions::DEVICE_CLEANUP};
 use ruma::OwnedUserId;
 
+use self::drain::Next;
 use crate::{
     bus::Bus,
     notify::{Known, Notifier},
@@ -32,8 +33,9 @@ use crate::{
 
 /// How often "last seen" is written down.
 const FLUSH_SEEN: Duration = Duration::from_secs(10);
-/// How often old rows are looked for.
-const PURGE: Duration = Duration::from_secs(600);
+/// The queue, and the only item in it, of looking for old rows.
+const PURGE: &str = "purge";
+const PURGE_EVERY: Duration = Duration::from_secs(600);
 
 /// What the workers work with.
 pub struct Workers {
@@ -78,17 +80,31 @@ pub fn start(workers: Workers, supervisor: &Supervisor) -> Arc<Pulse> {
         async move { w.sessions.flush_seen().await }
     };
     supervisor.start("last_seen", every(Arc::clone(&workers), FLUSH_SEEN, flush));
-    let w = Arc::clone(&workers);
-    let purge = move || {
-        let w = Arc::clone(&w);
-        async move { cleanup::purge(&*w.storage, &*w.clock, w.transaction_retention_s).await.map(drop) }
-    };
-    supervisor.start("purge", every(workers, PURGE, purge));
+    supervisor.start(PURGE, purge_by_turns(workers));
     pulse
 }
 
-fn clean_device<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Result<()>> {
-    Box::pin(cleanup::clean_devices(&*workers.storage, payload))
+/// One process at a time looks for what is old: it is an item of the outbox like any other, that comes round again.
+async fn purge_by_turns(workers: Arc<Workers>) {
+    let now = workers.clock.now_ms();
+    if let Err(e) = workers.storage.plan(PURGE, PURGE, now).await {
+        tracing::warn!(error = %e, "the purge can't be planned; the next start will");
+    }
+    drain::run(workers, PURGE, purge).await;
+}
+
+fn purge<'a>(workers: &'a Workers, _: &'a str) -> BoxFuture<'a, Result<Next>> {
+    Box::pin(async move {
+        cleanup::purge(&*workers.storage, &*workers.clock, workers.transaction_retention_s).await?;
+        Ok(Next::Again(PURGE_EVERY))
+    })
+}
+
+fn clean_device<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Result<Next>> {
+    Box::pin(async move {
+        cleanup::clean_devices(&*workers.storage, payload).await?;
+        Ok(Next::Done)
+    })
 }
 
 /// What the payloads of the queues about users have in common.
@@ -97,17 +113,19 @@ struct OfUser {
     user_id: OwnedUserId,
 }
 
-fn show_profile<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Result<()>> {
+fn show_profile<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Result<Next>> {
     Box::pin(async move {
         let of: OfUser = serde_json::from_str(payload).map_err(Error::internal)?;
-        workers.rooms.profile_changed(&of.user_id).await
+        workers.rooms.profile_changed(&of.user_id).await?;
+        Ok(Next::Done)
     })
 }
 
-fn leave_rooms<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Result<()>> {
+fn leave_rooms<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Result<Next>> {
     Box::pin(async move {
         let of: OfUser = serde_json::from_str(payload).map_err(Error::internal)?;
-        workers.rooms.leave_all(&of.user_id).await
+        workers.rooms.leave_all(&of.user_id).await?;
+        Ok(Next::Done)
     })
 }
 

@@ -393,4 +393,18 @@ each_backend! {
         server.send(nobody).await.refused(401, "M_MISSING_TOKEN");
         server.stop().await;
     }
+
+    async fn a_transaction_id_is_forgotten_after_its_time(given: Given) {
+        let server = open_server(given).await;
+        let alice = Person::registers(&server, "alice").await;
+        let room = alice.opens_a_room().await;
+        let first = event_id(&alice.sends(&room, "once", "hello").await);
+        assert_eq!(event_id(&alice.sends(&room, "once", "hello").await), first);
+        server.clock.advance(3 * 24 * 60 * 60 * 1000);
+        // The purge comes round every ten minutes of the clock; it looks at the clock every few seconds.
+        while event_id(&alice.sends(&room, "once", "hello").await) == first {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        server.stop().await;
+    }
 }
