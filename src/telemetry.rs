@@ -1,6 +1,6 @@
 //! Logs and metrics: how they leave the process, and the names of all metrics of this crate.
 
-use std::{fs, sync::OnceLock, time::SystemTime};
+use std::{fs, io::IsTerminal as _, sync::OnceLock, time::SystemTime};
 
 use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -49,7 +49,9 @@ const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 /// Starts the log of the process, on standard output. Only the first call counts.
 pub fn start_log(config: &Log) -> Result<(), String> {
     let filter = EnvFilter::try_new(&config.log).map_err(|e| format!("log filter `{}`: {e}", config.log))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    // Colours are for people: in a file or a journal they would be noise.
+    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
     let started = match config.log_format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
