@@ -9,7 +9,7 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{event::Pdu, limits::MAX_PAGE};
+use crate::limits::MAX_PAGE;
 
 /// What a filter looks at.
 #[derive(Debug, Clone, Copy)]
@@ -19,14 +19,6 @@ pub struct Subject<'a> {
     pub sender: Option<&'a UserId>,
     pub room_id: &'a RoomId,
     pub content: &'a RawValue,
-}
-
-/// Does the filter let this event of a room through?
-pub fn matches_pdu(filter: &RoomEventFilter, pdu: &Pdu) -> bool {
-    let event_type = pdu.event_type.to_string();
-    let subject =
-        Subject { event_type: &event_type, sender: Some(&pdu.sender), room_id: &pdu.room_id, content: &pdu.content };
-    matches_room_event(filter, &subject)
 }
 
 /// Does the filter let this through, which lies in a room?
