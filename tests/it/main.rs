@@ -15,3 +15,4 @@ mod promises;
 mod rooms;
 mod secrets;
 mod sync;
+mod upgrade;
