@@ -9,6 +9,7 @@ mod discovery;
 mod frame;
 mod graph;
 mod guards;
+mod limits;
 mod process;
 mod promises;
 mod rooms;
