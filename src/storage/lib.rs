@@ -129,6 +129,8 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (rooms::ALL, rooms::ALL_BULK),
         (sessions::ALL, sessions::ALL_BULK),
         (sync_page::ALL, sync_page::ALL_BULK),
+        (sync_page::states::ALL, sync_page::states::ALL_BULK),
+        (sync_page::timelines::ALL, sync_page::timelines::ALL_BULK),
         (timeline::ALL, timeline::ALL_BULK),
         (transactions::ALL, transactions::ALL_BULK),
         (user_directory::ALL, user_directory::ALL_BULK),

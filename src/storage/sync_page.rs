@@ -1,11 +1,15 @@
 //! All that one sync shows, read in one snapshot: a fixed number of statements, however many rooms.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+pub(crate) mod states;
+pub(crate) mod timelines;
 
+use std::collections::HashMap;
+
+use self::{states::read_states, timelines::read_timelines};
 use crate::{
     Error, Result, Sql,
     ephemeral::Receipt,
-    rooms::{RoomRow, StoredEvent, room_row, stored_event},
+    rooms::{RoomRow, StoredEvent, room_row},
     timeline::{VisibilityLog, events_by_sn, redactions_of, visibility_logs},
     tx::{Answer, Engine, Query, Reads, args, statements},
 };
@@ -17,22 +21,6 @@ statements! {
         FROM memberships m JOIN rooms r ON r.room_sn = m.room_sn WHERE m.user_id = $1";
     MY_CHANGES = "SELECT room_sn, pos, membership, prev FROM membership_changes
         WHERE user_id = $1 AND pos > $2 ORDER BY pos";
-    // The newest $4 events of each room after $2, and whether there are more: the scalar finds the event before them.
-    TIMELINES = "WITH w AS (
-            SELECT r.room_sn, COALESCE((
-                SELECT b.pos FROM events b
-                WHERE b.room_sn = r.room_sn AND b.topo > $2 AND b.topo <= $3 AND b.pos IS NOT NULL
-                ORDER BY b.topo DESC LIMIT 1 OFFSET $4
-            ), $2) AS low
-            FROM rooms r WHERE r.room_sn = ANY($1)
-        )
-        SELECT e.sn, e.room_sn, e.event_id, e.pos, e.topo, e.topo_minor, e.status, e.state_before, e.state_after,
-            e.device_id, e.txn_id, e.redacted_by, e.json, w.low
-        FROM w JOIN events e ON e.room_sn = w.room_sn AND e.topo > w.low AND e.topo <= $3 AND e.pos IS NOT NULL
-        ORDER BY e.room_sn, e.topo";
-    DELTAS = "SELECT room_sn, pos, type, state_key, event_sn, prev_sn FROM current_state_delta
-        WHERE room_sn = ANY($1) AND pos > $2 AND pos <= $3 ORDER BY room_sn, pos";
-    STATES = "SELECT room_sn, type, state_key, event_sn FROM current_state WHERE room_sn = ANY($1)";
     STRIPPED = "SELECT room_sn, event_sn FROM current_state WHERE room_sn = ANY($1) AND state_key = '' AND type = ANY($2)";
     // Those who invited: without them a client can only show an id.
     SENDERS = "SELECT c.room_sn, c.event_sn FROM events e JOIN current_state c
@@ -428,153 +416,4 @@ impl ReadSync {
         }
         Ok(())
     }
-}
-
-/// The newest events of a room.
-#[derive(Default)]
-struct TimelinePart {
-    events: Vec<StoredEvent>,
-    limited: bool,
-    /// Position before the first of them; `None` when there is none.
-    low: Option<i64>,
-}
-
-impl TimelinePart {
-    /// Drops what the user may not see. What is left is a run without gaps to its end.
-    fn hide_from(&mut self, user_id: &str, log: Option<&VisibilityLog>) {
-        let none = VisibilityLog::default();
-        let log = log.unwrap_or(&none);
-        let seen = |e: &StoredEvent| log.sees(e, user_id);
-        if let Some(hidden) = self.events.iter().rposition(|e| !seen(e)) {
-            let low = self.events[hidden].pos;
-            self.events.drain(..=hidden);
-            self.low = low;
-            // What is hidden can't be paged to either; what somebody saw when they were here before can.
-            self.limited = low.is_some_and(|low| log.membership.iter().any(|(pos, m)| *pos <= low && m == "join"));
-        }
-    }
-}
-
-async fn read_timelines<R: Reads>(
-    tx: &mut R,
-    rooms: &[i64],
-    low: i64,
-    high: i64,
-    limit: i64,
-) -> Result<HashMap<i64, TimelinePart>> {
-    let mut parts = HashMap::<i64, TimelinePart>::new();
-    if rooms.is_empty() {
-        return Ok(parts);
-    }
-    if limit == 0 {
-        // None are wanted, but each of these rooms has some.
-        let none = |room: &i64| (*room, TimelinePart { events: Vec::new(), limited: true, low: Some(high) });
-        return Ok(rooms.iter().map(none).collect());
-    }
-    for mut row in tx.query(TIMELINES, args![rooms.to_vec(), low, high, limit]).await? {
-        let event = stored_event(&mut row, 0)?;
-        let before: i64 = row.get(13)?;
-        let part = parts.entry(event.room_sn).or_default();
-        part.limited = before > low;
-        part.low = Some(part.low.unwrap_or(event.pos.unwrap_or(before) - 1));
-        part.events.push(event);
-    }
-    Ok(parts)
-}
-
-/// What a client needs of the state beside a timeline.
-#[derive(Default)]
-struct StatePart {
-    before: Vec<StoredEvent>,
-    replaced: HashMap<i64, StoredEvent>,
-}
-
-/// Of each room, the state before its timeline: the whole of it, or what changed after `low`. A client lays the
-/// timeline over it; so what a merge of forks made current without an event of its own in the timeline is in it, too.
-async fn read_states<R: Reads>(
-    tx: &mut R,
-    rooms: &[i64],
-    (low, high): (i64, i64),
-    whole: bool,
-    timelines: &HashMap<i64, TimelinePart>,
-) -> Result<HashMap<i64, StatePart>> {
-    let mut parts = HashMap::new();
-    if rooms.is_empty() {
-        return Ok(parts);
-    }
-    type Key = (String, String);
-    let mut states = HashMap::<i64, BTreeMap<Key, Option<i64>>>::new();
-    let mut lowest = low;
-    if whole {
-        for mut row in tx.query(STATES, args![rooms.to_vec()]).await? {
-            let room: i64 = row.get(0)?;
-            states.entry(room).or_default().insert((row.get(1)?, row.get(2)?), Some(row.get(3)?));
-        }
-        // Only what changed from the timelines on has to be undone.
-        lowest = rooms.iter().map(|r| timelines.get(r).and_then(|t| t.low).unwrap_or(high)).min().unwrap_or(high);
-    }
-    struct Delta {
-        pos: i64,
-        key: Key,
-        event: Option<i64>,
-        prev: Option<i64>,
-    }
-    let mut deltas = HashMap::<i64, Vec<Delta>>::new();
-    for mut row in tx.query(DELTAS, args![rooms.to_vec(), lowest, i64::MAX]).await? {
-        let room: i64 = row.get(0)?;
-        deltas.entry(room).or_default().push(Delta {
-            pos: row.get(1)?,
-            key: (row.get(2)?, row.get(3)?),
-            event: row.get(4)?,
-            prev: row.get(5)?,
-        });
-    }
-
-    let mut wanted = HashSet::new();
-    let mut replaced = HashMap::<i64, Vec<(i64, i64)>>::new();
-    for room in rooms {
-        let timeline = timelines.get(room);
-        let start = timeline.and_then(|t| t.low).unwrap_or(high);
-        let in_timeline: HashSet<i64> = timeline.iter().flat_map(|t| t.events.iter().map(|e| e.sn)).collect();
-        let state = states.entry(*room).or_default();
-        let mut undone = HashSet::new();
-        for d in deltas.get(room).map(Vec::as_slice).unwrap_or_default() {
-            if d.pos <= start {
-                // Before the timeline: the last change counts. (A whole state has these already.)
-                if !whole && d.pos <= high {
-                    state.insert(d.key.clone(), d.event);
-                }
-                continue;
-            }
-            if whole && undone.insert(&d.key) {
-                state.insert(d.key.clone(), d.prev);
-            }
-            if d.pos > high {
-                continue;
-            }
-            match d.event {
-                Some(event) if in_timeline.contains(&event) => {
-                    if let Some(prev) = d.prev {
-                        replaced.entry(*room).or_default().push((event, prev));
-                        wanted.insert(prev);
-                    }
-                }
-                // Became current without being in the timeline.
-                event => {
-                    state.insert(d.key.clone(), event);
-                }
-            }
-        }
-        wanted.extend(state.values().flatten());
-    }
-    let events: HashMap<i64, StoredEvent> =
-        events_by_sn(tx, wanted.into_iter().collect()).await?.into_iter().map(|e| (e.sn, e)).collect();
-    for room in rooms {
-        let before = states.remove(room).unwrap_or_default();
-        let before = before.into_values().flatten().filter_map(|sn| events.get(&sn).cloned()).collect();
-        let replaced = replaced.remove(room).unwrap_or_default();
-        let replaced = replaced.into_iter().filter_map(|(event, prev)| Some((event, events.get(&prev)?.clone())));
-        parts.insert(*room, StatePart { before, replaced: replaced.collect() });
-    }
-    Ok(parts)
 }

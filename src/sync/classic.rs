@@ -2,33 +2,31 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
 
+mod data;
+mod memory;
+mod room;
+
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
 
-use hearth_core::{
-    Error, Result, filter,
-    token::{SyncToken, TimelineToken},
-};
-use hearth_storage::{Receipt, RoomSync, Scope, StoredEvent, StrippedRoom, SyncPage, SyncQuery, Wake, membership_at};
+use hearth_core::{Error, Result, filter, token::SyncToken};
+use hearth_storage::{Scope, StoredEvent, SyncPage, SyncQuery, Wake};
 use ruma::{
-    OwnedRoomId, OwnedUserId, UInt, UserId,
+    OwnedRoomId, UserId,
     api::client::{
         filter::FilterDefinition,
-        sync::sync_events::v3::{
-            Ephemeral, GlobalAccountData, InviteState, InvitedRoom, JoinedRoom, KnockState, KnockedRoom, LeftRoom,
-            Response, RoomAccountData, State, StateEvents, Timeline,
-        },
+        sync::sync_events::v3::{GlobalAccountData, InviteState, InvitedRoom, KnockState, KnockedRoom, Response},
     },
-    serde::Raw,
 };
-use serde_json::{json, value::to_raw_value};
+use serde_json::json;
 
+use self::data::{account_datum, raw, wants_ephemeral};
 use super::{Following, Syncs};
-use crate::service::shape::{Beside, Reader, Room, passes, redaction_of};
+use crate::service::shape::Reader;
 
 /// Events of a room that a sync shows if the filter doesn't say.
 const DEFAULT_LIMIT: u64 = 10;
@@ -98,44 +96,6 @@ impl Syncs {
                 () = self.shutdown.said() => {}
             }
         }
-    }
-
-    /// Where messages are all that happened since the token, and this process was there: what a sync shows, without a
-    /// look at the database. `None` where it takes one.
-    fn read_memory(&self, reader: Reader<'_>, wish: &SyncWish) -> Result<Option<(Page, Arc<Following>)>> {
-        let Some(since) = wish.since else { return Ok(None) };
-        if wish.full_state || !wish.in_all_rooms() {
-            return Ok(None);
-        }
-        let Some(following) = self.following.get(reader.user) else { return Ok(None) };
-        // Typing first: a change after this is seen with the next token.
-        let serial = self.typing.serial();
-        let typing = self.typing.changed(&following.rooms, (since.epoch == self.epoch).then_some(since.serial));
-        let news = self.known.journal.after(since.pos, following.as_of(), reader.user.as_str(), &following.rooms);
-        let (true, Some(news)) = (typing.is_empty(), news) else { return Ok(None) };
-        following.holds_at(news.top);
-
-        let next = SyncToken { pos: news.top, serial, epoch: self.epoch };
-        let mut response = Response::new(next.to_string());
-        let limit = wish.timeline_limit();
-        let mut counts: HashMap<i64, u64> = HashMap::new();
-        for message in &news.messages {
-            let count = counts.entry(message.room_sn).or_default();
-            *count += 1;
-            if *count > limit {
-                return Ok(None);
-            }
-            let room_id = &message.pdu.room_id;
-            let room = response.rooms.join.entry(room_id.clone()).or_default();
-            if *count == 1 {
-                let first = TimelineToken { topo: message.pos, minor: 0 };
-                room.timeline.prev_batch = Some(first.to_string());
-            }
-            if passes(&wish.filter.room.timeline, room_id, &message.pdu.json)? {
-                room.timeline.events.push(self.shapes.message(message, reader)?);
-            }
-        }
-        Ok(Some((Page(response), following)))
     }
 
     async fn read_database(&self, reader: Reader<'_>, wish: &SyncWish) -> Result<(Page, Arc<Following>)> {
@@ -239,87 +199,6 @@ impl Syncs {
     fn ids_of(&self, rooms: &[(i64, String)]) -> Result<BTreeMap<i64, OwnedRoomId>> {
         rooms.iter().map(|(sn, id)| Ok((*sn, id.as_str().try_into().map_err(Error::internal)?))).collect()
     }
-
-    fn joined(&self, reader: Reader<'_>, wish: &SyncWish, part: &RoomSync) -> Result<(OwnedRoomId, JoinedRoom)> {
-        let room = Room::new(&part.room)?;
-        let mut joined = JoinedRoom::new();
-        joined.timeline = self.timeline(reader, wish, &room, part)?;
-        joined.state = State::Before(self.state(reader, wish, &room, part)?);
-        joined.account_data = room_account_data(part)?;
-        joined.ephemeral = Ephemeral::new();
-        if !part.receipts.is_empty() && wants_ephemeral(wish, "m.receipt") {
-            joined.ephemeral.events.push(receipts(&part.receipts)?);
-        }
-        joined.summary.joined_member_count = UInt::try_from(part.room.joined).ok();
-        joined.summary.invited_member_count = UInt::try_from(part.room.invited).ok();
-        Ok((room.id, joined))
-    }
-
-    fn left(&self, reader: Reader<'_>, wish: &SyncWish, part: &RoomSync) -> Result<(OwnedRoomId, LeftRoom)> {
-        let room = Room::new(&part.room)?;
-        let mut left = LeftRoom::new();
-        left.timeline = self.timeline(reader, wish, &room, part)?;
-        left.state = State::Before(self.state(reader, wish, &room, part)?);
-        left.account_data = room_account_data(part)?;
-        Ok((room.id, left))
-    }
-
-    fn timeline(&self, reader: Reader<'_>, wish: &SyncWish, room: &Room, part: &RoomSync) -> Result<Timeline> {
-        let mut timeline = Timeline::new();
-        timeline.limited = part.limited;
-        let first =
-            part.timeline.first().map_or(TimelineToken { topo: part.low.saturating_add(1), minor: i64::MIN }, |e| {
-                TimelineToken { topo: e.topo, minor: e.topo_minor }
-            });
-        timeline.prev_batch = Some(first.to_string());
-        for event in &part.timeline {
-            if passes(&wish.filter.room.timeline, &room.id, &event.json)? {
-                let beside = Beside {
-                    because: redaction_of(event, &part.because),
-                    replaced: part.replaced.get(&event.sn),
-                    membership: Some(membership_at(&part.membership, event)),
-                    in_sync: true,
-                };
-                timeline.events.push(self.shapes.event(room, event, reader, beside)?);
-            }
-        }
-        Ok(timeline)
-    }
-
-    fn state(&self, reader: Reader<'_>, wish: &SyncWish, room: &Room, part: &RoomSync) -> Result<StateEvents> {
-        let mut state = StateEvents::new();
-        // A change that the timeline's filter drops is a change all the same: it is told here. (The last of each key.)
-        let mut untold = BTreeMap::new();
-        for event in &part.timeline {
-            if !passes(&wish.filter.room.timeline, &room.id, &event.json)?
-                && let Some(key) = state_key_of(event)?
-            {
-                untold.insert(key, event);
-            }
-        }
-        let mut before = Vec::with_capacity(part.state.len());
-        for event in &part.state {
-            if untold.is_empty() || state_key_of(event)?.is_none_or(|key| !untold.contains_key(&key)) {
-                before.push(event);
-            }
-        }
-        for event in before.into_iter().chain(untold.into_values()) {
-            if passes(&wish.filter.room.state, &room.id, &event.json)? {
-                let beside = Beside { in_sync: true, ..Beside::default() };
-                state.events.push(self.shapes.event(room, event, reader, beside)?);
-            }
-        }
-        Ok(state)
-    }
-
-    fn stripped<T>(&self, stripped: &StrippedRoom) -> Result<(OwnedRoomId, Vec<Raw<T>>)> {
-        let room = Room::new(&stripped.room)?;
-        let mut events = Vec::with_capacity(stripped.state.len() + 1);
-        for event in stripped.state.iter().chain([&stripped.membership]) {
-            events.push(Raw::from_json(self.shapes.stripped(&room, event)?));
-        }
-        Ok((room.id, events))
-    }
 }
 
 fn sender_of(event: &StoredEvent) -> Result<Cow<'_, str>> {
@@ -331,19 +210,6 @@ fn sender_of(event: &StoredEvent) -> Result<Cow<'_, str>> {
     Ok(serde_json::from_str::<Event<'_>>(&event.json).map_err(Error::internal)?.sender)
 }
 
-/// The type and state key of a state event.
-fn state_key_of(event: &StoredEvent) -> Result<Option<(Cow<'_, str>, Cow<'_, str>)>> {
-    #[derive(serde::Deserialize)]
-    struct Fields<'a> {
-        #[serde(rename = "type", borrow)]
-        event_type: Cow<'a, str>,
-        #[serde(borrow, default)]
-        state_key: Option<Cow<'a, str>>,
-    }
-    let fields: Fields<'_> = serde_json::from_str(&event.json).map_err(Error::internal)?;
-    Ok(fields.state_key.map(|key| (fields.event_type, key)))
-}
-
 /// A response, of which it can be asked whether it tells anything.
 struct Page(Response);
 
@@ -352,44 +218,4 @@ impl Page {
         let r = &self.0;
         r.rooms.is_empty() && r.account_data.events.is_empty() && r.to_device.events.is_empty()
     }
-}
-
-fn wants_ephemeral(wish: &SyncWish, event_type: &str) -> bool {
-    let wanted = &wish.filter.room.ephemeral;
-    let named = |types: &[String]| types.iter().any(|pattern| filter::wildcard(pattern, event_type));
-    wanted.types.as_deref().is_none_or(named) && !named(&wanted.not_types)
-}
-
-fn raw<T>(value: &serde_json::Value) -> Result<Raw<T>> {
-    Ok(Raw::from_json(to_raw_value(value).map_err(Error::internal)?))
-}
-
-fn account_datum<T>(kind: &str, content: Option<String>) -> Result<Raw<T>> {
-    // A deleted value is told as an empty one.
-    let content = content.unwrap_or_else(|| "{}".to_owned());
-    let kind = serde_json::to_string(kind).map_err(Error::internal)?;
-    Raw::from_json_string(format!("{{\"type\":{kind},\"content\":{content}}}")).map_err(Error::internal)
-}
-
-fn room_account_data(part: &RoomSync) -> Result<RoomAccountData> {
-    let mut data = RoomAccountData::new();
-    for (kind, content) in &part.account_data {
-        data.events.push(account_datum(kind, content.clone())?);
-    }
-    Ok(data)
-}
-
-/// <https://spec.matrix.org/v1.19/client-server-api/#mreceipt>
-fn receipts<T>(receipts: &[Receipt]) -> Result<Raw<T>> {
-    type ByUser = BTreeMap<OwnedUserId, serde_json::Value>;
-    let mut content = BTreeMap::<&str, BTreeMap<&str, ByUser>>::new();
-    for r in receipts {
-        let mut about = json!({ "ts": r.ts });
-        if !r.thread.is_empty() {
-            about["thread_id"] = r.thread.as_str().into();
-        }
-        let user = r.user_id.as_str().try_into().map_err(Error::internal)?;
-        content.entry(&r.event_id).or_default().entry(&r.receipt_type).or_default().insert(user, about);
-    }
-    raw(&json!({ "type": "m.receipt", "content": content }))
 }

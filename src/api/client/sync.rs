@@ -1,28 +1,20 @@
 //! Sync, and what is gone when the moment is: typing, receipts.
 
-use std::collections::BTreeMap;
+mod reply;
 
 use hearth_core::{Error, Result, limits::MAX_ID_BYTES};
 use ruma::{
-    OneTimeKeyAlgorithm, OwnedRoomId, UInt,
     api::client::{
         filter::FilterDefinition,
         read_marker::set_read_marker,
         receipt::create_receipt,
-        sync::sync_events::{
-            self, DeviceLists,
-            v3::{
-                GlobalAccountData, InvitedRoom, JoinedRoom, KnockedRoom, LeftRoom, Presence, RoomAccountData, State,
-                Timeline, ToDevice,
-            },
-        },
+        sync::sync_events,
         typing::create_typing_event::{self, v3::Typing},
     },
-    events::{AnySyncStateEvent, receipt::ReceiptThread},
-    serde::Raw,
+    events::receipt::ReceiptThread,
 };
-use serde::Serialize;
 
+use self::reply::Reply;
 use super::reader;
 use crate::{
     api::{Api, Client, Json, Routes},
@@ -100,81 +92,4 @@ async fn read_marker(api: Api, req: Client<set_read_marker::v3::Request>) -> Res
         api.receipts.read(reader, &body.room_id, event, Read::Private { thread: unthreaded() }).await?;
     }
     Ok(set_read_marker::v3::Response::new())
-}
-
-/// [`sync_events::v3::Response`], but for left rooms: clients in use want their `state` also where it is empty, and
-/// ruma's type leaves it out.
-#[derive(Serialize)]
-struct Reply {
-    next_batch: String,
-    #[serde(skip_serializing_if = "Rooms::is_empty")]
-    rooms: Rooms,
-    #[serde(skip_serializing_if = "Presence::is_empty")]
-    presence: Presence,
-    #[serde(skip_serializing_if = "GlobalAccountData::is_empty")]
-    account_data: GlobalAccountData,
-    #[serde(skip_serializing_if = "ToDevice::is_empty")]
-    to_device: ToDevice,
-    #[serde(skip_serializing_if = "DeviceLists::is_empty")]
-    device_lists: DeviceLists,
-    device_one_time_keys_count: BTreeMap<OneTimeKeyAlgorithm, UInt>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device_unused_fallback_key_types: Option<Vec<OneTimeKeyAlgorithm>>,
-}
-
-#[derive(Serialize)]
-struct Rooms {
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    leave: BTreeMap<OwnedRoomId, Left>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    join: BTreeMap<OwnedRoomId, JoinedRoom>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    invite: BTreeMap<OwnedRoomId, InvitedRoom>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    knock: BTreeMap<OwnedRoomId, KnockedRoom>,
-}
-
-impl Rooms {
-    fn is_empty(&self) -> bool {
-        self.leave.is_empty() && self.join.is_empty() && self.invite.is_empty() && self.knock.is_empty()
-    }
-}
-
-#[derive(Serialize)]
-struct Left {
-    timeline: Timeline,
-    state: Events,
-    #[serde(skip_serializing_if = "RoomAccountData::is_empty")]
-    account_data: RoomAccountData,
-}
-
-#[derive(Serialize)]
-struct Events {
-    events: Vec<Raw<AnySyncStateEvent>>,
-}
-
-impl From<sync_events::v3::Response> for Reply {
-    fn from(r: sync_events::v3::Response) -> Self {
-        let leave = r.rooms.leave.into_iter().map(|(id, left)| (id, left.into())).collect();
-        Self {
-            next_batch: r.next_batch,
-            rooms: Rooms { leave, join: r.rooms.join, invite: r.rooms.invite, knock: r.rooms.knock },
-            presence: r.presence,
-            account_data: r.account_data,
-            to_device: r.to_device,
-            device_lists: r.device_lists,
-            device_one_time_keys_count: r.device_one_time_keys_count,
-            device_unused_fallback_key_types: r.device_unused_fallback_key_types,
-        }
-    }
-}
-
-impl From<LeftRoom> for Left {
-    fn from(left: LeftRoom) -> Self {
-        let state = match left.state {
-            State::Before(state) | State::After(state) => state.events,
-            _ => Vec::new(),
-        };
-        Self { timeline: left.timeline, state: Events { events: state }, account_data: left.account_data }
-    }
 }

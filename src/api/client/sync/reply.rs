@@ -1,0 +1,156 @@
+//! How a sync is written down: ruma's types, but for what clients in use want to find where those types leave it out. That
+//! is `limited` where it is false, and the state of left rooms where it is empty.
+
+use std::collections::BTreeMap;
+
+use ruma::{
+    OneTimeKeyAlgorithm, OwnedEventId, OwnedRoomId, UInt,
+    api::client::sync::sync_events::{
+        DeviceLists, UnreadNotificationsCount,
+        v3::{
+            Ephemeral, GlobalAccountData, InvitedRoom, JoinedRoom, KnockedRoom, LeftRoom, Presence, Response,
+            RoomAccountData, RoomSummary, State, Timeline, ToDevice,
+        },
+    },
+    events::{AnySyncStateEvent, AnySyncTimelineEvent},
+    serde::Raw,
+};
+use serde::Serialize;
+
+#[derive(Serialize)]
+pub(super) struct Reply {
+    next_batch: String,
+    #[serde(skip_serializing_if = "Rooms::is_empty")]
+    rooms: Rooms,
+    #[serde(skip_serializing_if = "Presence::is_empty")]
+    presence: Presence,
+    #[serde(skip_serializing_if = "GlobalAccountData::is_empty")]
+    account_data: GlobalAccountData,
+    #[serde(skip_serializing_if = "ToDevice::is_empty")]
+    to_device: ToDevice,
+    #[serde(skip_serializing_if = "DeviceLists::is_empty")]
+    device_lists: DeviceLists,
+    device_one_time_keys_count: BTreeMap<OneTimeKeyAlgorithm, UInt>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_unused_fallback_key_types: Option<Vec<OneTimeKeyAlgorithm>>,
+}
+
+#[derive(Serialize)]
+struct Rooms {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    leave: BTreeMap<OwnedRoomId, Left>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    join: BTreeMap<OwnedRoomId, Joined>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    invite: BTreeMap<OwnedRoomId, InvitedRoom>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    knock: BTreeMap<OwnedRoomId, KnockedRoom>,
+}
+
+impl Rooms {
+    fn is_empty(&self) -> bool {
+        self.leave.is_empty() && self.join.is_empty() && self.invite.is_empty() && self.knock.is_empty()
+    }
+}
+
+#[derive(Serialize)]
+struct Joined {
+    #[serde(skip_serializing_if = "RoomSummary::is_empty")]
+    summary: RoomSummary,
+    #[serde(skip_serializing_if = "UnreadNotificationsCount::is_empty")]
+    unread_notifications: UnreadNotificationsCount,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unread_thread_notifications: BTreeMap<OwnedEventId, UnreadNotificationsCount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeline: Option<Run>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<Events>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_after: Option<Events>,
+    #[serde(skip_serializing_if = "RoomAccountData::is_empty")]
+    account_data: RoomAccountData,
+    #[serde(skip_serializing_if = "Ephemeral::is_empty")]
+    ephemeral: Ephemeral,
+}
+
+#[derive(Serialize)]
+struct Left {
+    timeline: Run,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<Events>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_after: Option<Events>,
+    #[serde(skip_serializing_if = "RoomAccountData::is_empty")]
+    account_data: RoomAccountData,
+}
+
+#[derive(Serialize)]
+struct Run {
+    events: Vec<Raw<AnySyncTimelineEvent>>,
+    limited: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prev_batch: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Events {
+    events: Vec<Raw<AnySyncStateEvent>>,
+}
+
+impl From<Response> for Reply {
+    fn from(r: Response) -> Self {
+        Self {
+            next_batch: r.next_batch,
+            rooms: Rooms {
+                leave: r.rooms.leave.into_iter().map(|(id, left)| (id, left.into())).collect(),
+                join: r.rooms.join.into_iter().map(|(id, joined)| (id, joined.into())).collect(),
+                invite: r.rooms.invite,
+                knock: r.rooms.knock,
+            },
+            presence: r.presence,
+            account_data: r.account_data,
+            to_device: r.to_device,
+            device_lists: r.device_lists,
+            device_one_time_keys_count: r.device_one_time_keys_count,
+            device_unused_fallback_key_types: r.device_unused_fallback_key_types,
+        }
+    }
+}
+
+impl From<JoinedRoom> for Joined {
+    fn from(joined: JoinedRoom) -> Self {
+        let (state, state_after) = state_of(joined.state);
+        Self {
+            summary: joined.summary,
+            unread_notifications: joined.unread_notifications,
+            unread_thread_notifications: joined.unread_thread_notifications,
+            timeline: (!joined.timeline.is_empty()).then(|| joined.timeline.into()),
+            state: state.filter(|state| !state.events.is_empty()),
+            state_after,
+            account_data: joined.account_data,
+            ephemeral: joined.ephemeral,
+        }
+    }
+}
+
+impl From<LeftRoom> for Left {
+    fn from(left: LeftRoom) -> Self {
+        let (state, state_after) = state_of(left.state);
+        Self { timeline: left.timeline.into(), state, state_after, account_data: left.account_data }
+    }
+}
+
+impl From<Timeline> for Run {
+    fn from(timeline: Timeline) -> Self {
+        Self { events: timeline.events, limited: timeline.limited, prev_batch: timeline.prev_batch }
+    }
+}
+
+/// The state before the timeline, or that after it.
+fn state_of(state: State) -> (Option<Events>, Option<Events>) {
+    match state {
+        State::Before(state) => (Some(Events { events: state.events }), None),
+        State::After(state) => (None, Some(Events { events: state.events })),
+        _ => (None, None),
+    }
+}

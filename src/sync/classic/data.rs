@@ -1,0 +1,42 @@
+//! What is no event of a room: account data, receipts, and who wants them.
+
+use std::collections::BTreeMap;
+
+use hearth_core::{Error, Result, filter};
+use hearth_storage::Receipt;
+use ruma::{OwnedUserId, serde::Raw};
+use serde_json::{json, value::to_raw_value};
+
+use super::SyncWish;
+
+pub(super) fn wants_ephemeral(wish: &SyncWish, event_type: &str) -> bool {
+    let wanted = &wish.filter.room.ephemeral;
+    let named = |types: &[String]| types.iter().any(|pattern| filter::wildcard(pattern, event_type));
+    wanted.types.as_deref().is_none_or(named) && !named(&wanted.not_types)
+}
+
+pub(super) fn raw<T>(value: &serde_json::Value) -> Result<Raw<T>> {
+    Ok(Raw::from_json(to_raw_value(value).map_err(Error::internal)?))
+}
+
+pub(super) fn account_datum<T>(kind: &str, content: Option<String>) -> Result<Raw<T>> {
+    // A deleted value is told as an empty one.
+    let content = content.unwrap_or_else(|| "{}".to_owned());
+    let kind = serde_json::to_string(kind).map_err(Error::internal)?;
+    Raw::from_json_string(format!("{{\"type\":{kind},\"content\":{content}}}")).map_err(Error::internal)
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#mreceipt>
+pub(super) fn receipts<T>(receipts: &[Receipt]) -> Result<Raw<T>> {
+    type ByUser = BTreeMap<OwnedUserId, serde_json::Value>;
+    let mut content = BTreeMap::<&str, BTreeMap<&str, ByUser>>::new();
+    for r in receipts {
+        let mut about = json!({ "ts": r.ts });
+        if !r.thread.is_empty() {
+            about["thread_id"] = r.thread.as_str().into();
+        }
+        let user = r.user_id.as_str().try_into().map_err(Error::internal)?;
+        content.entry(&r.event_id).or_default().entry(&r.receipt_type).or_default().insert(user, about);
+    }
+    raw(&json!({ "type": "m.receipt", "content": content }))
+}

@@ -1,0 +1,55 @@
+//! Syncs of those who follow closely: from the newest commits, which are in memory.
+
+use std::{collections::HashMap, sync::Arc};
+
+use hearth_core::{
+    Result,
+    token::{SyncToken, TimelineToken},
+};
+use ruma::api::client::sync::sync_events::v3::Response;
+
+use super::{Page, SyncWish};
+use crate::{
+    service::shape::{Reader, passes},
+    sync::{Following, Syncs},
+};
+
+impl Syncs {
+    /// Where messages are all that happened since the token, and this process was there: what a sync shows, without a
+    /// look at the database. `None` where it takes one.
+    pub(super) fn read_memory(&self, reader: Reader<'_>, wish: &SyncWish) -> Result<Option<(Page, Arc<Following>)>> {
+        let Some(since) = wish.since else { return Ok(None) };
+        if wish.full_state || !wish.in_all_rooms() {
+            return Ok(None);
+        }
+        let Some(following) = self.following.get(reader.user) else { return Ok(None) };
+        // Typing first: a change after this is seen with the next token.
+        let serial = self.typing.serial();
+        let typing = self.typing.changed(&following.rooms, (since.epoch == self.epoch).then_some(since.serial));
+        let news = self.known.journal.after(since.pos, following.as_of(), reader.user.as_str(), &following.rooms);
+        let (true, Some(news)) = (typing.is_empty(), news) else { return Ok(None) };
+        following.holds_at(news.top);
+
+        let next = SyncToken { pos: news.top, serial, epoch: self.epoch };
+        let mut response = Response::new(next.to_string());
+        let limit = wish.timeline_limit();
+        let mut counts: HashMap<i64, u64> = HashMap::new();
+        for message in &news.messages {
+            let count = counts.entry(message.room_sn).or_default();
+            *count += 1;
+            if *count > limit {
+                return Ok(None);
+            }
+            let room_id = &message.pdu.room_id;
+            let room = response.rooms.join.entry(room_id.clone()).or_default();
+            if *count == 1 {
+                let first = TimelineToken { topo: message.pos, minor: 0 };
+                room.timeline.prev_batch = Some(first.to_string());
+            }
+            if passes(&wish.filter.room.timeline, room_id, &message.pdu.json)? {
+                room.timeline.events.push(self.shapes.message(message, reader)?);
+            }
+        }
+        Ok(Some((Page(response), following)))
+    }
+}
