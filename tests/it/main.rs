@@ -6,6 +6,7 @@ mod accounts;
 mod cluster;
 mod directory;
 mod discovery;
+mod doors;
 mod frame;
 mod graph;
 mod guards;

@@ -9,6 +9,7 @@ use ruma::{
     api::{
         IncomingRequest, Metadata,
         client::{
+            knock::knock_room,
             membership::{
                 ban_user, forget_room, get_member_events, invite_user, join_room_by_id, join_room_by_id_or_alias,
                 joined_members, joined_rooms, kick_user, leave_room, unban_user,
@@ -40,6 +41,8 @@ pub(super) fn routes(r: Routes) -> Routes {
         .client(join_by_id)
         .limited(Limited::Join)
         .client(join)
+        .limited(Limited::Join)
+        .client(knock)
         .limited(Limited::Join)
         .client(leave)
         .limited(Limited::Message)
@@ -135,6 +138,12 @@ async fn resolve(api: &Api, name: &RoomOrAliasId) -> Result<OwnedRoomId> {
         Ok(id) => Ok(id),
         Err(alias) => api.rooms.by_alias(&alias).await,
     }
+}
+
+async fn knock(api: Api, req: Client<knock_room::v3::Request>) -> Result<knock_room::v3::Response> {
+    let room_id = resolve(&api, &req.body.room_id_or_alias).await?;
+    api.rooms.knock(&room_id, &req.auth.user_id, req.body.reason).await?;
+    Ok(knock_room::v3::Response::new(room_id))
 }
 
 async fn leave(api: Api, req: Client<leave_room::v3::Request>) -> Result<leave_room::v3::Response> {
