@@ -10,6 +10,7 @@ mod doors;
 mod frame;
 mod graph;
 mod guards;
+mod limits;
 mod process;
 mod promises;
 mod rooms;

@@ -27,6 +27,7 @@ use super::{lenient::WithContent, optional_token, reader};
 use crate::{
     api::{Api, Client, Json, Routes},
     service::{
+        rate_limit::Limited,
         rooms::{CreateRoom, Join, Preset, Target},
         timeline::MemberWish,
     },
@@ -34,14 +35,23 @@ use crate::{
 
 pub(super) fn routes(r: Routes) -> Routes {
     r.client(create)
+        .limited(Limited::RoomCreation)
         .client(invite)
+        .limited(Limited::Invite)
         .client(join_by_id)
+        .limited(Limited::Join)
         .client(join)
+        .limited(Limited::Join)
         .client(knock)
+        .limited(Limited::Join)
         .client(leave)
+        .limited(Limited::Message)
         .client(kick)
+        .limited(Limited::Message)
         .client(ban)
+        .limited(Limited::Message)
         .client(unban)
+        .limited(Limited::Message)
         .client(forget)
         .client(rooms)
         .client(members)
@@ -83,6 +93,7 @@ async fn create(api: Api, req: Client<create_room::v3::Request>) -> Result<creat
         invite: body.invite,
         is_direct: body.is_direct,
     };
+    api.limits.user(Limited::Invite, &req.auth, wish.invite.len()).await?;
     let room_id = api.rooms.create(&req.auth.user_id, wish).await?;
     Ok(create_room::v3::Response::new(room_id))
 }
