@@ -25,7 +25,9 @@ use crate::{
         account_data::AccountData,
         accounts::Accounts,
         directory::Directory,
+        ephemeral::Serial,
         filters::Filters,
+        presence::Presence,
         profiles::Profiles,
         push_rules::PushRules,
         rate_limit::{self, RateLimits},
@@ -201,7 +203,9 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
     let push_rules = Arc::new(PushRules::new(Arc::clone(&storage)));
     let shapes = Shapes::new(Arc::clone(clock));
     let timelines = Timelines::new(Arc::clone(&storage), Arc::clone(&shapes));
-    let typing = Typing::new(Arc::clone(clock), Arc::clone(&notifier));
+    let serial = Arc::<Serial>::default();
+    let typing = Typing::new(Arc::clone(clock), Arc::clone(&notifier), Arc::clone(&serial));
+    let presence = Presence::new(Arc::clone(clock), Arc::clone(&serial), config.presence.allow_local_presence);
     let rooms = Rooms::new(
         Arc::clone(&storage),
         Arc::clone(clock),
@@ -216,7 +220,9 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
         storage: Arc::clone(&storage),
         notifier: Arc::clone(&notifier),
         known: Arc::clone(&known),
+        serial,
         typing: Arc::clone(&typing),
+        presence: Arc::clone(&presence),
         shapes,
         push_rules: Arc::clone(&push_rules),
         sessions: Arc::clone(&sessions),
@@ -238,6 +244,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
         bus,
         known,
         rooms: Arc::clone(&rooms),
+        presence: Arc::clone(&presence),
         sessions: Arc::clone(&sessions),
         shutdown: shutdown.clone(),
         transaction_retention_s: config.rooms.transaction_id_retention_s,
@@ -261,6 +268,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
         rooms,
         timelines,
         typing,
+        presence,
         syncs,
         ready: vec![
             Arc::new(Database(Arc::clone(&storage))),

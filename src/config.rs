@@ -31,6 +31,7 @@ pub struct Config {
     pub registration: Registration,
     pub limits: Limits,
     pub rooms: Rooms,
+    pub presence: Presence,
     pub sync: Sync,
     pub log: Log,
     pub metrics: Metrics,
@@ -137,6 +138,12 @@ pub struct Rooms {
     pub transaction_id_retention_s: u64,
 }
 
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Presence {
+    pub allow_local_presence: bool,
+}
+
 /// In milliseconds, as in the requests of clients.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
@@ -212,6 +219,12 @@ impl Default for Http {
 impl Default for Rooms {
     fn default() -> Self {
         Self { default_room_version: RoomVersionId::V12, transaction_id_retention_s: 2 * 24 * 60 * 60 }
+    }
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        Self { allow_local_presence: true }
     }
 }
 

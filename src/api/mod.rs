@@ -19,9 +19,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use crate::{
     config::Config,
     service::{
-        account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, profiles::Profiles,
-        push_rules::PushRules, rate_limit::RateLimits, receipts::Receipts, rooms::Rooms, session::Authenticator,
-        timeline::Timelines, typing::Typing,
+        account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, presence::Presence,
+        profiles::Profiles, push_rules::PushRules, rate_limit::RateLimits, receipts::Receipts, rooms::Rooms,
+        session::Authenticator, timeline::Timelines, typing::Typing,
     },
     shutdown::Shutdown,
     sync::Syncs,
@@ -53,6 +53,7 @@ pub struct Services {
     pub timelines: Arc<Timelines>,
     pub receipts: Arc<Receipts>,
     pub typing: Arc<Typing>,
+    pub presence: Arc<Presence>,
     pub syncs: Arc<Syncs>,
     /// What has to be in order before this process should be sent requests.
     pub ready: Vec<Arc<dyn health::Ready>>,

@@ -6,7 +6,7 @@ use serde::{
 };
 use toml::Table;
 
-use super::{Database, Http, Limits, Log, Metrics, RateLimit, Registration, Rooms, Server, Sync, WellKnown};
+use super::{Database, Http, Limits, Log, Metrics, Presence, RateLimit, Registration, Rooms, Server, Sync, WellKnown};
 
 /// One struct of the configuration: its keys, and whether it takes the value of one.
 struct Section {
@@ -18,7 +18,7 @@ fn section<S: DeserializeOwned>() -> Section {
     Section { keys: field_names::<S>(), takes: |table| table.try_into::<S>().map(drop).map_err(|e| e.message().into()) }
 }
 
-fn sections() -> [Section; 9] {
+fn sections() -> [Section; 10] {
     [
         section::<Server>(),
         section::<Database>(),
@@ -26,6 +26,7 @@ fn sections() -> [Section; 9] {
         section::<Registration>(),
         section::<Limits>(),
         section::<Rooms>(),
+        section::<Presence>(),
         section::<Sync>(),
         section::<Log>(),
         section::<Metrics>(),

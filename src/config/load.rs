@@ -198,6 +198,7 @@ impl Reader {
             registration: self.section(&table),
             limits: self.section(&table),
             rooms: self.section(&table),
+            presence: self.section(&table),
             sync: self.section(&table),
             log: self.section(&table),
             metrics: self.section(&table),
@@ -244,7 +245,8 @@ impl Reader {
 
     /// What no type can see.
     fn judge(&mut self, config: &Config) {
-        let Config { server, database, http, registration, limits: _, rooms, sync, log, metrics: _ } = config;
+        let Config { server, database, http, registration, limits: _, rooms, presence: _, sync, log, metrics: _ } =
+            config;
         let mut must = |holds: bool, text: &str| {
             if !holds {
                 self.findings.push(Finding { weight: Weight::Wrong, text: text.to_owned() });

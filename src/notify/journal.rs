@@ -76,6 +76,16 @@ impl Journal {
         Some(News { top: entries.top, messages })
     }
 
+    /// Whether it is known that nothing of the user's own has changed after `as_of`: they are in the rooms of then.
+    pub fn is_silent_about(&self, user: &str, as_of: i64) -> bool {
+        let entries = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let start = entries.entries.partition_point(|e| e.pos <= as_of);
+        let about = |entry: &Entry| matches!(&entry.what, What::Other(Wake::User(other)) if **other == *user);
+        as_of >= entries.floor
+            && entries.entries.len() - start <= MOST_LOOKED_AT
+            && !entries.entries.range(start..).any(about)
+    }
+
     pub(super) fn committed(&self, commit: &Committed) {
         if commit.last < commit.first {
             return;

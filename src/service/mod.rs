@@ -3,8 +3,10 @@
 pub mod account_data;
 pub mod accounts;
 pub mod directory;
+pub mod ephemeral;
 pub mod filters;
 mod passwords;
+pub mod presence;
 pub mod profiles;
 pub mod push_rules;
 pub mod rate_limit;

@@ -10,6 +10,7 @@ use hearth_core::clock::Clock;
 use hearth_storage::Wake;
 use ruma::{OwnedUserId, UserId};
 
+use super::ephemeral::Serial;
 use crate::notify::Notifier;
 
 /// The longest that somebody types without saying so again.
@@ -20,11 +21,13 @@ pub struct Typing {
     rooms: Mutex<Rooms>,
     clock: Arc<dyn Clock>,
     notifier: Arc<Notifier>,
+    serial: Arc<Serial>,
 }
 
 #[derive(Default)]
 struct Rooms {
-    serial: u64,
+    /// The serial of the last change in any room.
+    changed: u64,
     rooms: HashMap<i64, Room>,
 }
 
@@ -39,8 +42,8 @@ struct Room {
 }
 
 impl Typing {
-    pub fn new(clock: Arc<dyn Clock>, notifier: Arc<Notifier>) -> Arc<Self> {
-        Arc::new(Self { rooms: Mutex::default(), clock, notifier })
+    pub fn new(clock: Arc<dyn Clock>, notifier: Arc<Notifier>, serial: Arc<Serial>) -> Arc<Self> {
+        Arc::new(Self { rooms: Mutex::default(), clock, notifier, serial })
     }
 
     /// `user` types for `timeout` (`Some`), or stopped.
@@ -58,8 +61,8 @@ impl Typing {
                 None => room.until.remove(user).is_some(),
             };
             if changed {
-                rooms.serial += 1;
-                room.changed = rooms.serial;
+                rooms.changed = self.serial.next();
+                room.changed = rooms.changed;
             }
             let watch = !room.watched && !room.until.is_empty();
             room.watched |= watch;
@@ -90,8 +93,8 @@ impl Typing {
             room.until.retain(|_, until| *until > now);
             let changed = room.until.len() != before;
             if changed {
-                rooms.serial += 1;
-                room.changed = rooms.serial;
+                rooms.changed = self.serial.next();
+                room.changed = rooms.changed;
             }
             let next = room.until.values().min().map(|until| until.saturating_sub(now));
             room.watched = next.is_some();
@@ -104,15 +107,11 @@ impl Typing {
         wait.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0).clamp(20, 120_000)))
     }
 
-    pub fn serial(&self) -> u64 {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).serial
-    }
-
     /// Of these rooms, those whose typers changed after `serial` (`None`: those where somebody types), with who types.
     pub fn changed(&self, rooms: &[i64], serial: Option<u64>) -> Vec<(i64, Vec<OwnedUserId>)> {
         let now = self.clock.now_ms();
         let state = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        if serial.is_some_and(|s| s >= state.serial) {
+        if serial.is_some_and(|s| s >= state.changed) {
             return Vec::new();
         }
         rooms

@@ -12,6 +12,11 @@ statements! {
         WHERE room_sn = $1 AND membership = 'join' AND user_id LIKE $2 ORDER BY user_id LIMIT $3";
     BANS = "SELECT m.user_id, e.json FROM memberships m JOIN events e ON e.sn = m.event_sn
         WHERE m.room_sn = $1 AND m.membership = 'ban' AND m.user_id > $2 ORDER BY m.user_id LIMIT $3";
+    SMALL_ROOMS_OF = "SELECT DISTINCT m.room_sn FROM memberships m JOIN rooms r ON r.room_sn = m.room_sn
+        WHERE m.user_id = ANY($1) AND m.membership = 'join' AND r.joined <= $2";
+    WHO_SHARES = "SELECT DISTINCT b.user_id FROM memberships a JOIN rooms r ON r.room_sn = a.room_sn
+        JOIN memberships b ON b.user_id = ANY($2) AND b.room_sn = a.room_sn
+        WHERE a.user_id = $1 AND a.membership = 'join' AND b.membership = 'join' AND r.joined <= $3";
 }
 
 /// The aggregate of memberships.
@@ -22,6 +27,10 @@ pub trait Memberships: Send + Sync {
     fn members_of_server(&self, room_sn: i64, server_name: &str, limit: i64) -> Answer<'_, Vec<String>>;
     /// Who is banned from the room, with the event that says so as JSON: a page, of those behind a user in their order.
     fn bans(&self, room_sn: i64, after: &str, limit: i64) -> Answer<'_, Vec<(String, String)>>;
+    /// The rooms of at most so many members that any of the users is in.
+    fn small_rooms_of(&self, users: Vec<String>, most_members: i64) -> Answer<'_, Vec<i64>>;
+    /// Those among `users` who share a room of at most so many members with this one.
+    fn who_shares_a_room(&self, user_id: &str, users: Vec<String>, most_members: i64) -> Answer<'_, Vec<String>>;
 }
 
 impl<E: Engine> Memberships for Sql<E> {
@@ -36,6 +45,14 @@ impl<E: Engine> Memberships for Sql<E> {
 
     fn bans(&self, room_sn: i64, after: &str, limit: i64) -> Answer<'_, Vec<(String, String)>> {
         self.0.read(Bans { room_sn, after: after.to_owned(), limit })
+    }
+
+    fn small_rooms_of(&self, users: Vec<String>, most_members: i64) -> Answer<'_, Vec<i64>> {
+        self.0.read(SmallRoomsOf { users, most_members })
+    }
+
+    fn who_shares_a_room(&self, user_id: &str, users: Vec<String>, most_members: i64) -> Answer<'_, Vec<String>> {
+        self.0.read(WhoShares { user_id: user_id.to_owned(), users, most_members })
     }
 }
 
@@ -79,6 +96,35 @@ impl Query for Bans {
     async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
         let rows = tx.query(BANS, args![self.room_sn, &self.after, self.limit]).await?;
         rows.into_iter().map(|mut row| Ok((row.get(0)?, row.get(1)?))).collect()
+    }
+}
+
+struct SmallRoomsOf {
+    users: Vec<String>,
+    most_members: i64,
+}
+
+impl Query for SmallRoomsOf {
+    const NAME: &'static str = "small_rooms_of";
+    type Out = Vec<i64>;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        let rows = tx.query(SMALL_ROOMS_OF, args![self.users.clone(), self.most_members]).await?;
+        rows.into_iter().map(|mut row| row.get(0)).collect()
+    }
+}
+
+struct WhoShares {
+    user_id: String,
+    users: Vec<String>,
+    most_members: i64,
+}
+
+impl Query for WhoShares {
+    const NAME: &'static str = "who_shares_a_room";
+    type Out = Vec<String>;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        let rows = tx.query(WHO_SHARES, args![&self.user_id, self.users.clone(), self.most_members]).await?;
+        rows.into_iter().map(|mut row| row.get(0)).collect()
     }
 }
 
@@ -134,6 +180,23 @@ mod tests {
             assert!(!in_any("@a:x", &["!two:x", "!none:x"]).await, "who left is not in");
             assert!(!in_any("@d:x", &["!one:x"]).await && !in_any("@a:x", &[]).await);
             assert_eq!(store.members_of_server(1, "x", 10).await.unwrap(), ["@a:x", "@b:x"]);
+            let users = |users: &[&str]| users.iter().map(|u| (*u).to_owned()).collect::<Vec<_>>();
+            let rooms = async |of: &[&str], most: i64| {
+                let mut rooms = store.small_rooms_of(users(of), most).await.unwrap();
+                rooms.sort_unstable();
+                rooms
+            };
+            assert_eq!(rooms(&["@a:x", "@b:x", "@d:x"], 300).await, [1, 2]);
+            assert_eq!(rooms(&["@a:x", "@b:x"], 299).await, [1]);
+            assert!(rooms(&["@d:x"], 300).await.is_empty(), "who is banned is not in");
+            let sharing = async |who: &str, among: &[&str], most: i64| {
+                let mut sharing = store.who_shares_a_room(who, users(among), most).await.unwrap();
+                sharing.sort();
+                sharing
+            };
+            assert_eq!(sharing("@a:x", &["@b:x", "@c:y", "@d:x", "@e:x"], 3).await, ["@b:x", "@c:y"]);
+            assert!(sharing("@a:x", &["@b:x"], 2).await.is_empty(), "the room is too large");
+            assert!(sharing("@d:x", &["@b:x"], 300).await.is_empty());
             assert_eq!(store.members_of_server(1, "x", 1).await.unwrap(), ["@a:x"]);
         });
     }

@@ -69,6 +69,8 @@ pub struct SyncPage {
     pub account_data: Vec<(String, Option<String>)>,
     /// The numbers of all rooms that the user is joined to: whose changes to wait for.
     pub following: Vec<i64>,
+    /// How many are in each of them.
+    pub sizes: Vec<i64>,
     /// Their ids.
     pub room_ids: Vec<(i64, String)>,
 }
@@ -154,6 +156,7 @@ impl Query for ReadSync {
         let mine = self.my_rooms(tx).await?;
         for m in mine.iter().filter(|m| m.membership == "join") {
             page.following.push(m.room.room_sn);
+            page.sizes.push(m.room.joined);
             page.room_ids.push((m.room.room_sn, m.room.room_id.clone()));
         }
         if q.since == Some(head) && !q.full_state {

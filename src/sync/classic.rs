@@ -107,17 +107,23 @@ impl Syncs {
     }
 
     async fn read_database(&self, reader: Reader<'_>, wish: &SyncWish) -> Result<(Page, Arc<Following>)> {
-        // Typing first: a change after this is seen with the next token.
-        let serial = self.typing.serial();
+        // The serial first: a change after this is seen with the next token.
+        let serial = self.serial.now();
         let page = self.storage.sync_page(self.query(reader, wish)).await?;
         if wish.since.is_some_and(|t| t.pos > page.head) {
             return Err(Error::invalid_param("The token is from the future"));
         }
-        let following = Arc::new(Following::new(page.following.clone(), page.head));
+        let following = Arc::new(Following::new(
+            page.following.iter().copied().zip(page.sizes.iter().copied()).collect(),
+            page.head,
+        ));
         if wish.in_all_rooms() {
             self.following.insert(reader.user.to_owned(), Arc::clone(&following));
         }
-        Ok((self.response(reader, wish, page, serial).await?, following))
+        let presence = self.presence(reader, wish, &page, &following).await?;
+        let mut page = self.response(reader, wish, page, serial).await?;
+        page.0.presence.events = presence;
+        Ok((page, following))
     }
 
     fn query(&self, reader: Reader<'_>, wish: &SyncWish) -> SyncQuery {
@@ -224,6 +230,6 @@ struct Page(Response);
 impl Page {
     fn is_empty_page(&self) -> bool {
         let r = &self.0;
-        r.rooms.is_empty() && r.account_data.events.is_empty() && r.to_device.events.is_empty()
+        r.rooms.is_empty() && r.presence.is_empty() && r.account_data.events.is_empty() && r.to_device.events.is_empty()
     }
 }

@@ -1,6 +1,7 @@
 //! Sync: a token goes in, a page comes out. Reads only.
 
 mod classic;
+mod presence;
 
 use std::{
     sync::{
@@ -16,7 +17,14 @@ use ruma::OwnedUserId;
 
 use crate::{
     notify::{Known, Notifier},
-    service::{push_rules::PushRules, sessions::Sessions, shape::Shapes, typing::Typing},
+    service::{
+        ephemeral::Serial,
+        presence::{MOST_MEMBERS, Presence},
+        push_rules::PushRules,
+        sessions::Sessions,
+        shape::Shapes,
+        typing::Typing,
+    },
     shutdown::Shutdown,
 };
 
@@ -27,7 +35,9 @@ pub struct Syncs {
     storage: Arc<dyn Storage>,
     notifier: Arc<Notifier>,
     known: Arc<Known>,
+    serial: Arc<Serial>,
     typing: Arc<Typing>,
+    presence: Arc<Presence>,
     shapes: Arc<Shapes>,
     push_rules: Arc<PushRules>,
     sessions: Arc<Sessions>,
@@ -47,14 +57,18 @@ const FOLLOWING_BYTES: u64 = 64 << 20;
 struct Following {
     /// Sorted.
     rooms: Vec<i64>,
+    /// Those of them with few members. Sorted.
+    small: Vec<i64>,
     /// They are these at this position.
     as_of: AtomicI64,
 }
 
 impl Following {
-    fn new(mut rooms: Vec<i64>, as_of: i64) -> Self {
+    /// Rooms with how many are in them.
+    fn new(mut rooms: Vec<(i64, i64)>, as_of: i64) -> Self {
         rooms.sort_unstable();
-        Self { rooms, as_of: AtomicI64::new(as_of) }
+        let small = rooms.iter().filter(|(_, members)| *members <= MOST_MEMBERS).map(|(sn, _)| *sn).collect();
+        Self { rooms: rooms.into_iter().map(|(sn, _)| sn).collect(), small, as_of: AtomicI64::new(as_of) }
     }
 
     fn as_of(&self) -> i64 {
@@ -80,7 +94,9 @@ pub struct Sources {
     pub storage: Arc<dyn Storage>,
     pub notifier: Arc<Notifier>,
     pub known: Arc<Known>,
+    pub serial: Arc<Serial>,
     pub typing: Arc<Typing>,
+    pub presence: Arc<Presence>,
     pub shapes: Arc<Shapes>,
     pub push_rules: Arc<PushRules>,
     pub sessions: Arc<Sessions>,
@@ -89,16 +105,19 @@ pub struct Sources {
 
 impl Syncs {
     pub fn new(sources: Sources, epoch: u64, timeouts: Timeouts) -> Arc<Self> {
-        let Sources { storage, notifier, known, typing, shapes, push_rules, sessions, shutdown } = sources;
+        let Sources { storage, notifier, known, serial, typing, presence, shapes, push_rules, sessions, shutdown } =
+            sources;
         let following = Cache::builder()
-            .weigher(|_, f: &Arc<Following>| u32::try_from(f.rooms.len() * 8 + 256).unwrap_or(u32::MAX))
+            .weigher(|_, f: &Arc<Following>| u32::try_from(f.rooms.len() * 16 + 256).unwrap_or(u32::MAX))
             .max_capacity(FOLLOWING_BYTES)
             .build();
         Arc::new(Self {
             storage,
             notifier,
             known,
+            serial,
             typing,
+            presence,
             shapes,
             push_rules,
             sessions,

@@ -3,6 +3,7 @@
 pub mod cleanup;
 mod drain;
 mod follow;
+mod presence;
 mod supervisor;
 
 pub use supervisor::Supervisor;
@@ -27,7 +28,7 @@ use self::drain::Next;
 use crate::{
     bus::Bus,
     notify::{Known, Notifier},
-    service::{rooms::Rooms, sessions::Sessions},
+    service::{presence::Presence, rooms::Rooms, sessions::Sessions},
     shutdown::Shutdown,
 };
 
@@ -46,6 +47,7 @@ pub struct Workers {
     pub bus: Arc<dyn Bus>,
     pub known: Arc<Known>,
     pub rooms: Arc<Rooms>,
+    pub presence: Arc<Presence>,
     pub sessions: Arc<Sessions>,
     pub shutdown: Shutdown,
     pub transaction_retention_s: u64,
@@ -70,6 +72,7 @@ pub fn start(workers: Workers, supervisor: &Supervisor) -> Arc<Pulse> {
     let workers = Arc::new(workers);
     let pulse = Arc::new(Pulse::default());
     pulse.beat(workers.clock.now_ms());
+    supervisor.start("presence", presence::run(Arc::clone(&workers)));
     supervisor.start("follow", follow::run(Arc::clone(&workers), Arc::clone(&pulse)));
     supervisor.start(DEVICE_CLEANUP, drain::run(Arc::clone(&workers), DEVICE_CLEANUP, clean_device));
     supervisor.start(PROFILE, drain::run(Arc::clone(&workers), PROFILE, show_profile));

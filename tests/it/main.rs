@@ -11,6 +11,7 @@ mod frame;
 mod graph;
 mod guards;
 mod limits;
+mod presence;
 mod process;
 mod promises;
 mod rooms;

@@ -176,8 +176,9 @@ each_backend! {
 
         // What is one's own is for one's other devices only.
         let phone = bob.logs_in_on(&server).await;
-        phone.syncs().await;
+        // That she is there, too, is news.
         alice.syncs().await;
+        phone.syncs().await;
         let poll = phone.waits().await;
         bob.has_read(&room, "m.read.private", &message).await;
         let page = poll.ends().await;

@@ -47,6 +47,7 @@ async fn send(api: Api, req: Client<send_message_event::v3::Request>) -> Result<
         txn_id: body.txn_id.to_string(),
         scope: format!("send {}", body.room_id),
     };
+    api.presence.acts(&req.auth.user_id);
     let message = Message {
         room_id: body.room_id,
         sender: req.auth.user_id,

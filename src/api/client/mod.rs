@@ -14,6 +14,7 @@ mod filters;
 mod lenient;
 mod login;
 mod messages;
+mod presence;
 mod profile;
 mod push_rules;
 mod rooms;
@@ -32,6 +33,7 @@ pub fn routes(r: Routes) -> Routes {
     let r = login::routes(r);
     let r = devices::routes(r);
     let r = profile::routes(r);
+    let r = presence::routes(r);
     let r = user_directory::routes(r);
     let r = filters::routes(r);
     let r = account_data::routes(r);

@@ -41,6 +41,7 @@ async fn sync(api: Api, req: Client<sync_events::v3::Request>) -> Result<Json<Re
         filter,
         session_as_of: req.auth.as_of,
     };
+    let _there = api.presence.polls(&req.auth.user_id, &body.set_presence);
     let response = api.syncs.sync(reader(&req.auth), wish).await?;
     Ok(Json(Reply::from(response)))
 }
@@ -54,6 +55,7 @@ async fn typing(api: Api, req: Client<create_typing_event::v3::Request>) -> Resu
         Typing::Yes(info) => Some(info.timeout),
         Typing::No => None,
     };
+    api.presence.acts(&req.auth.user_id);
     api.typing.set(room.room_sn, &req.auth.user_id, timeout);
     Ok(create_typing_event::v3::Response::new())
 }
@@ -75,6 +77,7 @@ async fn receipt(api: Api, req: Client<create_receipt::v3::Request>) -> Result<c
         create_receipt::v3::ReceiptType::FullyRead => Read::Marker,
         other => return Err(Error::invalid_param(format!("There is no receipt type {}", other.as_str()))),
     };
+    api.presence.acts(&req.auth.user_id);
     api.receipts.read(reader(&req.auth), &body.room_id, &body.event_id, read).await?;
     Ok(create_receipt::v3::Response::new())
 }

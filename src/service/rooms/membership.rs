@@ -181,6 +181,11 @@ impl Rooms {
         rooms.into_iter().map(|id| id.try_into().map_err(Error::internal)).collect()
     }
 
+    /// Whether there is a room that both are in.
+    pub async fn share_a_room(&self, user: &UserId, other: &UserId) -> Result<bool> {
+        Ok(self.storage.share_a_room(user.as_str(), other.as_str()).await?)
+    }
+
     /// The room that an alias of this server names.
     pub async fn by_alias(&self, alias: &RoomAliasId) -> Result<OwnedRoomId> {
         let alias = self.storage.alias(alias.as_str()).await?;

@@ -23,15 +23,17 @@ impl Syncs {
             return Ok(None);
         }
         let Some(following) = self.following.get(reader.user) else { return Ok(None) };
-        // Typing first: a change after this is seen with the next token.
-        let serial = self.typing.serial();
+        // The serial first: a change after this is seen with the next token.
+        let serial = self.serial.now();
         let typing = self.typing.changed(&following.rooms, (since.epoch == self.epoch).then_some(since.serial));
         let news = self.known.journal.after(since.pos, following.as_of(), reader.user.as_str(), &following.rooms);
         let (true, Some(news)) = (typing.is_empty(), news) else { return Ok(None) };
+        let Some(presence) = self.presence_from_memory(reader, wish, &following)? else { return Ok(None) };
         following.holds_at(news.top);
 
         let next = SyncToken { pos: news.top, serial, epoch: self.epoch };
         let mut response = Response::new(next.to_string());
+        response.presence.events = presence;
         let limit = wish.timeline_limit();
         let mut counts: HashMap<i64, u64> = HashMap::new();
         for message in &news.messages {
