@@ -27,6 +27,7 @@ pub struct Config {
     pub database: Database,
     pub http: Http,
     pub registration: Registration,
+    pub passwords: Passwords,
     pub rooms: Rooms,
     pub sync: Sync,
     pub log: Log,
@@ -121,6 +122,14 @@ impl Registration {
     }
 }
 
+/// What a hash of a password costs: more for us, and more for who steals the hashes.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Passwords {
+    pub password_hash_memory_kib: u32,
+    pub password_hash_passes: u32,
+}
+
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Rooms {
@@ -197,6 +206,13 @@ impl Default for Http {
             stop_timeout_s: 8,
             ip_source_trusted_subnets: ["127.0.0.0/8", "::1/128"].map(|s| s.parse().expect("a subnet")).into(),
         }
+    }
+}
+
+impl Default for Passwords {
+    fn default() -> Self {
+        // <https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html#argon2id>
+        Self { password_hash_memory_kib: 19 << 10, password_hash_passes: 2 }
     }
 }
 

@@ -90,8 +90,9 @@ impl Accounts {
         rng: Arc<dyn Rng>,
         sessions: Arc<Sessions>,
         registration: config::Registration,
+        passwords: &config::Passwords,
     ) -> Self {
-        let passwords = Passwords::new(Arc::clone(&rng));
+        let passwords = Passwords::new(Arc::clone(&rng), passwords);
         Self { server_name, storage, clock, rng, registration, sessions, passwords, empty: AtomicBool::new(false) }
     }
 

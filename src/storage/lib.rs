@@ -24,6 +24,7 @@ pub mod sessions;
 mod sqlite;
 mod stream;
 pub mod sync_page;
+mod tally;
 #[cfg(test)]
 mod testing;
 pub mod timeline;
@@ -44,6 +45,7 @@ pub use rooms::{
 };
 pub use stream::{SigningKey, Stream};
 pub use sync_page::{RoomSync, StrippedRoom, SyncPage, SyncQuery};
+pub use tally::Work;
 pub use timeline::{Direction, Membership, Page, RoomView, StateOf, VisibilityLog, is_world_readable, membership_at};
 use tx::Engine;
 pub use tx::{Answer, CommitSink, Committed, Message, Wake};

@@ -6,6 +6,7 @@ mod accounts;
 mod cluster;
 mod directory;
 mod discovery;
+mod economy;
 mod frame;
 mod graph;
 mod guards;
