@@ -7,6 +7,7 @@ use hearth_core::{
     Error, Result,
     limits::MAX_PAGE,
     token::{TimelineToken, Token},
+    visibility::membership_in,
 };
 use hearth_storage::{
     ContextQuery, Direction, Membership, PageQuery, RoomRow, RoomView, StateOf, Storage, StoredEvent, VisibilityLog,
@@ -271,7 +272,7 @@ impl Timelines {
         let (room, state) = self.visible_state(reader, room_id, of, at).await?;
         let mut members = Vec::with_capacity(state.len());
         for event in &state {
-            let membership = membership_in(&event.json)?;
+            let membership = membership_in(&event.json).to_string();
             let wanted = wish.membership.as_ref().is_none_or(|m| *m == membership)
                 && wish.not_membership.as_ref().is_none_or(|m| *m != membership);
             if wanted {
@@ -301,16 +302,4 @@ impl Timelines {
 
 fn token((topo, minor): (i64, i64)) -> TimelineToken {
     TimelineToken { topo, minor }
-}
-
-fn membership_in(json: &str) -> Result<String> {
-    #[derive(serde::Deserialize)]
-    struct Event {
-        content: Content,
-    }
-    #[derive(serde::Deserialize)]
-    struct Content {
-        membership: String,
-    }
-    Ok(serde_json::from_str::<Event>(json).map_err(Error::internal)?.content.membership)
 }
