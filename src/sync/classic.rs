@@ -34,6 +34,8 @@ pub struct SyncWish {
     pub timeout: Option<Duration>,
     pub full_state: bool,
     pub filter: FilterDefinition,
+    /// The session's, of when it was looked up.
+    pub session_as_of: u64,
 }
 
 impl SyncWish {
@@ -64,6 +66,12 @@ impl Syncs {
         // Subscribed before the read: what is committed after the read wakes us.
         let mut waiter = self.notifier.subscribe(rooms.chain([user_key]));
         loop {
+            // The poll of a session that has ended is not to be told what happens now. The next request says whose it was.
+            if let Some(since) = wish.since
+                && self.sessions.ended_since(reader.user, wish.session_as_of)
+            {
+                return Ok(Response::new(since.to_string()));
+            }
             let over = tokio::time::Instant::now() >= deadline || self.shutdown.is_said();
             let (page, following) = match self.read_memory(reader, &wish)? {
                 Some(read) => read,

@@ -17,7 +17,7 @@ use ruma::OwnedUserId;
 
 use crate::{
     notify::{Known, Notifier},
-    service::{push_rules::PushRules, shape::Shapes, typing::Typing},
+    service::{push_rules::PushRules, sessions::Sessions, shape::Shapes, typing::Typing},
     shutdown::Shutdown,
 };
 
@@ -31,6 +31,7 @@ pub struct Syncs {
     typing: Arc<Typing>,
     shapes: Arc<Shapes>,
     push_rules: Arc<PushRules>,
+    sessions: Arc<Sessions>,
     shutdown: Shutdown,
     /// The process that the ephemeral serials in tokens are of.
     epoch: u64,
@@ -84,18 +85,31 @@ pub struct Sources {
     pub typing: Arc<Typing>,
     pub shapes: Arc<Shapes>,
     pub push_rules: Arc<PushRules>,
+    pub sessions: Arc<Sessions>,
     pub shutdown: Shutdown,
 }
 
 impl Syncs {
     pub fn new(sources: Sources, epoch: u64, timeouts: Timeouts) -> Arc<Self> {
-        let Sources { storage, notifier, known, typing, shapes, push_rules, shutdown } = sources;
+        let Sources { storage, notifier, known, typing, shapes, push_rules, sessions, shutdown } = sources;
         let following = Cache::builder()
             .weigher(|_, f: &Arc<Following>| {
                 u32::try_from(f.rooms.len() * 8 + f.ignored.size() + 256).unwrap_or(u32::MAX)
             })
             .max_capacity(FOLLOWING_BYTES)
             .build();
-        Arc::new(Self { storage, notifier, known, typing, shapes, push_rules, shutdown, epoch, timeouts, following })
+        Arc::new(Self {
+            storage,
+            notifier,
+            known,
+            typing,
+            shapes,
+            push_rules,
+            sessions,
+            shutdown,
+            epoch,
+            timeouts,
+            following,
+        })
     }
 }

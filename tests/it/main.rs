@@ -17,3 +17,4 @@ mod rooms;
 mod secrets;
 mod sync;
 mod sync_filters;
+mod upgrade;

@@ -102,6 +102,7 @@ impl Room {
             redactions: vec![],
             alias: None,
             publish: false,
+            successor: None,
             now_ms: 1,
         };
         for (i, made) in made.iter().enumerate() {
