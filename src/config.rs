@@ -5,6 +5,7 @@
 
 mod keys;
 mod load;
+mod rate_limit;
 mod secret;
 mod subnet;
 
@@ -14,6 +15,7 @@ use ruma::{OwnedServerName, RoomVersionId};
 use serde::Deserialize;
 
 pub use load::{CREATABLE, Finding, Loaded, Sources, Weight};
+pub use rate_limit::{Limit, Rate, RateLimit};
 pub use secret::Secret;
 pub use subnet::Subnet;
 
@@ -27,7 +29,7 @@ pub struct Config {
     pub database: Database,
     pub http: Http,
     pub registration: Registration,
-    pub passwords: Passwords,
+    pub limits: Limits,
     pub rooms: Rooms,
     pub sync: Sync,
     pub log: Log,
@@ -102,7 +104,7 @@ impl Addresses {
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Registration {
     pub allow_registration: bool,
@@ -111,6 +113,8 @@ pub struct Registration {
     pub registration_token_file: Option<PathBuf>,
     pub registration_shared_secret: Option<Secret>,
     pub registration_shared_secret_file: Option<PathBuf>,
+    pub password_hash_memory_kib: u32,
+    pub password_hash_passes: u32,
 }
 
 impl Registration {
@@ -122,12 +126,10 @@ impl Registration {
     }
 }
 
-/// What a hash of a password costs: more for us, and more for who steals the hashes.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct Passwords {
-    pub password_hash_memory_kib: u32,
-    pub password_hash_passes: u32,
+pub struct Limits {
+    pub rate_limit: RateLimit,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -209,10 +211,19 @@ impl Default for Http {
     }
 }
 
-impl Default for Passwords {
+impl Default for Registration {
     fn default() -> Self {
-        // <https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html#argon2id>
-        Self { password_hash_memory_kib: 19 << 10, password_hash_passes: 2 }
+        Self {
+            allow_registration: false,
+            yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse: false,
+            registration_token: None,
+            registration_token_file: None,
+            registration_shared_secret: None,
+            registration_shared_secret_file: None,
+            // <https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html#argon2id>
+            password_hash_memory_kib: 19 << 10,
+            password_hash_passes: 2,
+        }
     }
 }
 

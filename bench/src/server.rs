@@ -125,6 +125,7 @@ impl Server {
             .env("CONDUIT_PASSWORD_HASH_PASSES", "1")
             // Room for 10,000 long polls and for those who wake them.
             .env("CONDUIT_MAX_CONNECTIONS", "15000")
+            .env("CONDUIT_RATE_LIMIT__ENABLED", "false")
             .env("CONDUIT_LOG", &self.options.log)
             .current_dir(&self.folder)
             .stdin(Stdio::null())

@@ -6,7 +6,7 @@ use serde::{
 };
 use toml::Table;
 
-use super::{Database, Http, Log, Metrics, Passwords, Registration, Rooms, Server, Sync, WellKnown};
+use super::{Database, Http, Limits, Log, Metrics, RateLimit, Registration, Rooms, Server, Sync, WellKnown};
 
 /// One struct of the configuration: its keys, and whether it takes the value of one.
 struct Section {
@@ -24,7 +24,7 @@ fn sections() -> [Section; 9] {
         section::<Database>(),
         section::<Http>(),
         section::<Registration>(),
-        section::<Passwords>(),
+        section::<Limits>(),
         section::<Rooms>(),
         section::<Sync>(),
         section::<Log>(),
@@ -33,8 +33,8 @@ fn sections() -> [Section; 9] {
 }
 
 /// The tables under `[global]`, with their keys.
-fn tables() -> [(&'static str, &'static [&'static str]); 1] {
-    [("well_known", field_names::<WellKnown>())]
+fn tables() -> [(&'static str, &'static [&'static str]); 2] {
+    [("well_known", field_names::<WellKnown>()), ("rate_limit", field_names::<RateLimit>())]
 }
 
 pub(super) fn is_table(key: &str) -> bool {

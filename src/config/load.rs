@@ -10,7 +10,7 @@ use ruma::RoomVersionId;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{Addresses, Backend, Config, Passwords, Secret, keys};
+use super::{Addresses, Backend, Config, Registration, Secret, keys};
 
 /// The prefixes of the environment variables that are read: those of the servers that operators come from.
 const PREFIXES: [&str; 4] = ["CONDUIT_", "CONDUWUIT_", "CONTINUWUITY_", "TUWUNEL_"];
@@ -196,7 +196,7 @@ impl Reader {
             database: self.section(&table),
             http: self.section(&table),
             registration: self.section(&table),
-            passwords: self.section(&table),
+            limits: self.section(&table),
             rooms: self.section(&table),
             sync: self.section(&table),
             log: self.section(&table),
@@ -244,7 +244,7 @@ impl Reader {
 
     /// What no type can see.
     fn judge(&mut self, config: &Config) {
-        let Config { server, database, http, registration, passwords, rooms, sync, log, metrics: _ } = config;
+        let Config { server, database, http, registration, limits: _, rooms, sync, log, metrics: _ } = config;
         let mut must = |holds: bool, text: &str| {
             if !holds {
                 self.findings.push(Finding { weight: Weight::Wrong, text: text.to_owned() });
@@ -291,8 +291,8 @@ impl Reader {
              `yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse = true`",
         );
         must(
-            (8..=256 << 10).contains(&passwords.password_hash_memory_kib)
-                && (1..=16).contains(&passwords.password_hash_passes),
+            (8..=256 << 10).contains(&registration.password_hash_memory_kib)
+                && (1..=16).contains(&registration.password_hash_passes),
             "`password_hash_memory_kib` is from 8 to 262144, `password_hash_passes` from 1 to 16",
         );
         must(
@@ -307,9 +307,9 @@ impl Reader {
         if let Err(e) = tracing_subscriber::EnvFilter::try_new(&log.log) {
             must(false, &format!("`log`: {e}"));
         }
-        let Passwords { password_hash_memory_kib, password_hash_passes } = Passwords::default();
-        if passwords.password_hash_memory_kib < password_hash_memory_kib
-            || passwords.password_hash_passes < password_hash_passes
+        let usual = Registration::default();
+        if registration.password_hash_memory_kib < usual.password_hash_memory_kib
+            || registration.password_hash_passes < usual.password_hash_passes
         {
             self.find(Weight::Notice, "password hashes cost less than the default: for trying out only.");
         }

@@ -7,6 +7,7 @@ pub mod filters;
 mod passwords;
 pub mod profiles;
 pub mod push_rules;
+pub mod rate_limit;
 pub mod receipts;
 pub mod rooms;
 pub mod session;

@@ -35,7 +35,7 @@ pub struct Passwords {
 }
 
 impl Passwords {
-    pub fn new(rng: Arc<dyn Rng>, cost: &config::Passwords) -> Self {
+    pub fn new(rng: Arc<dyn Rng>, cost: &config::Registration) -> Self {
         let (memory, passes) = (cost.password_hash_memory_kib, cost.password_hash_passes);
         let cost = Params::new(memory, passes, 1, None).expect("the configuration is checked when it is loaded");
         let mut salt = [0; 16];
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     fn passwords() -> Passwords {
-        Passwords::new(Arc::new(SeededRng::new(1)), &config::Passwords::default())
+        Passwords::new(Arc::new(SeededRng::new(1)), &config::Registration::default())
     }
 
     #[tokio::test]
@@ -196,7 +196,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hash_costs_what_the_operator_says_and_is_checked_at_what_it_cost() {
-        let cheap = config::Passwords { password_hash_memory_kib: 8, password_hash_passes: 1 };
+        let cheap = config::Registration { password_hash_memory_kib: 8, password_hash_passes: 1, ..Default::default() };
         let cheap = Passwords::new(Arc::new(SeededRng::new(1)), &cheap);
         let hash = cheap.hash("correct horse".to_owned()).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=8,t=1,p=1$"));

@@ -13,6 +13,7 @@ mod error;
 pub mod filters;
 pub mod follow;
 mod job;
+pub mod memberships;
 pub mod metrics_names;
 mod migrate;
 mod outbox;
@@ -46,7 +47,10 @@ pub use rooms::{
 pub use stream::{SigningKey, Stream};
 pub use sync_page::{RoomSync, StrippedRoom, SyncPage, SyncQuery};
 pub use tally::Work;
-pub use timeline::{Direction, Membership, Page, RoomView, StateOf, VisibilityLog, is_world_readable, membership_at};
+pub use timeline::{
+    Context, ContextQuery, Direction, Membership, Page, PageQuery, RoomView, StateOf, VisibilityLog, is_world_readable,
+    membership_at,
+};
 use tx::Engine;
 pub use tx::{Answer, CommitSink, Committed, Message, Wake};
 
@@ -62,6 +66,7 @@ pub trait Storage:
     + transactions::Transactions
     + rooms::Rooms
     + timeline::Timeline
+    + memberships::Memberships
     + ephemeral::Receipts
     + sync_page::SyncPages
     + follow::Follow
@@ -127,6 +132,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (ephemeral::ALL, ephemeral::ALL_BULK),
         (filters::ALL, filters::ALL_BULK),
         (follow::ALL, follow::ALL_BULK),
+        (memberships::ALL, memberships::ALL_BULK),
         (profiles::ALL, profiles::ALL_BULK),
         (rooms::ALL, rooms::ALL_BULK),
         (sessions::ALL, sessions::ALL_BULK),
@@ -134,6 +140,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (sync_page::states::ALL, sync_page::states::ALL_BULK),
         (sync_page::timelines::ALL, sync_page::timelines::ALL_BULK),
         (timeline::ALL, timeline::ALL_BULK),
+        (timeline::paging::ALL, timeline::paging::ALL_BULK),
         (transactions::ALL, transactions::ALL_BULK),
         (user_directory::ALL, user_directory::ALL_BULK),
         (migrate::ALL, migrate::ALL_BULK),

@@ -9,11 +9,12 @@ use ruma::{
     api::{
         IncomingRequest, Metadata,
         client::{
+            knock::knock_room,
             membership::{
                 ban_user, forget_room, get_member_events, invite_user, join_room_by_id, join_room_by_id_or_alias,
                 joined_members, joined_rooms, kick_user, leave_room, unban_user,
             },
-            room::{Visibility, create_room},
+            room::{Visibility, create_room, upgrade_room},
         },
         error::DeserializationError,
     },
@@ -26,20 +27,33 @@ use super::{lenient::WithContent, optional_token, reader};
 use crate::{
     api::{Api, Client, Json, Routes},
     service::{
-        rooms::{CreateRoom, Join, Preset, Target},
+        rate_limit::Limited,
+        rooms::{CreateRoom, Join, Preset, Target, Upgrade},
         timeline::MemberWish,
     },
 };
 
 pub(super) fn routes(r: Routes) -> Routes {
     r.client(create)
+        .limited(Limited::RoomCreation)
+        .client(upgrade)
+        .limited(Limited::RoomCreation)
         .client(invite)
+        .limited(Limited::Invite)
         .client(join_by_id)
+        .limited(Limited::Join)
         .client(join)
+        .limited(Limited::Join)
+        .client(knock)
+        .limited(Limited::Join)
         .client(leave)
+        .limited(Limited::Message)
         .client(kick)
+        .limited(Limited::Message)
         .client(ban)
+        .limited(Limited::Message)
         .client(unban)
+        .limited(Limited::Message)
         .client(forget)
         .client(rooms)
         .client(members)
@@ -81,8 +95,15 @@ async fn create(api: Api, req: Client<create_room::v3::Request>) -> Result<creat
         invite: body.invite,
         is_direct: body.is_direct,
     };
+    api.limits.user(Limited::Invite, &req.auth, wish.invite.len()).await?;
     let room_id = api.rooms.create(&req.auth.user_id, wish).await?;
     Ok(create_room::v3::Response::new(room_id))
+}
+
+async fn upgrade(api: Api, req: Client<upgrade_room::v3::Request>) -> Result<upgrade_room::v3::Response> {
+    let wish = Upgrade { version: req.body.new_version, additional_creators: req.body.additional_creators };
+    let successor = api.rooms.upgrade(&req.auth.user_id, &req.body.room_id, wish).await?;
+    Ok(upgrade_room::v3::Response::new(successor))
 }
 
 fn target(user: OwnedUserId, membership: &'static str, reason: Option<String>) -> Target {
@@ -125,6 +146,12 @@ async fn resolve(api: &Api, name: &RoomOrAliasId) -> Result<OwnedRoomId> {
         Ok(id) => Ok(id),
         Err(alias) => api.rooms.by_alias(&alias).await,
     }
+}
+
+async fn knock(api: Api, req: Client<knock_room::v3::Request>) -> Result<knock_room::v3::Response> {
+    let room_id = resolve(&api, &req.body.room_id_or_alias).await?;
+    api.rooms.knock(&room_id, &req.auth.user_id, req.body.reason).await?;
+    Ok(knock_room::v3::Response::new(room_id))
 }
 
 async fn leave(api: Api, req: Client<leave_room::v3::Request>) -> Result<leave_room::v3::Response> {
