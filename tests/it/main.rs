@@ -16,3 +16,5 @@ mod promises;
 mod rooms;
 mod secrets;
 mod sync;
+mod sync_filters;
+mod upgrade;
