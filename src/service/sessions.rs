@@ -42,9 +42,18 @@ pub type TokenHash = [u8; 32];
 
 /// A new access token and what is stored of it.
 pub fn new_token(rng: &dyn Rng) -> (String, TokenHash) {
+    secret(rng, "hrt")
+}
+
+/// A new refresh token and what is stored of it.
+pub fn new_refresh_token(rng: &dyn Rng) -> (String, TokenHash) {
+    secret(rng, "hrr")
+}
+
+fn secret(rng: &dyn Rng, kind: &str) -> (String, TokenHash) {
     let mut secret = [0; 32];
     rng.fill(&mut secret);
-    let token = format!("hrt_{}", URL_SAFE_NO_PAD.encode(secret));
+    let token = format!("{kind}_{}", URL_SAFE_NO_PAD.encode(secret));
     let hash = hash(&token);
     (token, hash)
 }
@@ -159,8 +168,17 @@ impl Sessions {
         let user_id = OwnedUserId::try_from(row.user_id).map_err(Error::internal)?;
         let session = Session { user_id, device_id: row.device_id.into(), admin: row.admin };
         let cached = Cached { session, expires_ms: row.expires_ms, as_of };
-        self.cache.insert(hash, cached.clone());
-        self.unexpired(cached)
+        if !row.replaces {
+            self.cache.insert(hash, cached.clone());
+            return self.unexpired(cached);
+        }
+        let session = self.unexpired(cached)?;
+        if !self.storage.take_up(hash, self.clock.now_ms()).await? {
+            return Err(Error::unknown_token("Unknown access token"));
+        }
+        // Not cached before the next use, which reads it as it is now.
+        self.revoked([&*session.user_id]);
+        Ok(session)
     }
 
     fn unexpired(&self, cached: Cached) -> Result<Session> {
