@@ -173,6 +173,8 @@ pub struct RoomCommit {
     pub alias: Option<NewAlias>,
     /// Show the room in the directory from now on.
     pub publish: bool,
+    /// The room that takes over the aliases and the place in the directory.
+    pub successor: Option<i64>,
     pub now_ms: i64,
 }
 
@@ -481,6 +483,9 @@ impl Op for Persist {
         }
         if c.publish {
             directory::publish(tx, c.room_sn).await?;
+        }
+        if let Some(successor) = c.successor {
+            directory::hand_over(tx, c.room_sn, successor).await?;
         }
         match (self.message(), &positions[..]) {
             (Some(event), [pos]) => tx.message(Message {

@@ -10,13 +10,14 @@ use std::{
     time::Duration,
 };
 
+use hearth_core::filter::Ignored;
 use hearth_storage::Storage;
 use moka::sync::Cache;
 use ruma::OwnedUserId;
 
 use crate::{
     notify::{Known, Notifier},
-    service::{push_rules::PushRules, shape::Shapes, typing::Typing},
+    service::{push_rules::PushRules, sessions::Sessions, shape::Shapes, typing::Typing},
     shutdown::Shutdown,
 };
 
@@ -30,6 +31,7 @@ pub struct Syncs {
     typing: Arc<Typing>,
     shapes: Arc<Shapes>,
     push_rules: Arc<PushRules>,
+    sessions: Arc<Sessions>,
     shutdown: Shutdown,
     /// The process that the ephemeral serials in tokens are of.
     epoch: u64,
@@ -42,18 +44,19 @@ pub struct Syncs {
 /// Bytes of room numbers kept in memory.
 const FOLLOWING_BYTES: u64 = 64 << 20;
 
-/// The rooms that a user is in.
+/// The rooms that a user is in, and whom they ignore.
 struct Following {
     /// Sorted.
     rooms: Vec<i64>,
+    ignored: Arc<Ignored>,
     /// They are these at this position.
     as_of: AtomicI64,
 }
 
 impl Following {
-    fn new(mut rooms: Vec<i64>, as_of: i64) -> Self {
+    fn new(mut rooms: Vec<i64>, ignored: Arc<Ignored>, as_of: i64) -> Self {
         rooms.sort_unstable();
-        Self { rooms, as_of: AtomicI64::new(as_of) }
+        Self { rooms, ignored, as_of: AtomicI64::new(as_of) }
     }
 
     fn as_of(&self) -> i64 {
@@ -82,16 +85,31 @@ pub struct Sources {
     pub typing: Arc<Typing>,
     pub shapes: Arc<Shapes>,
     pub push_rules: Arc<PushRules>,
+    pub sessions: Arc<Sessions>,
     pub shutdown: Shutdown,
 }
 
 impl Syncs {
     pub fn new(sources: Sources, epoch: u64, timeouts: Timeouts) -> Arc<Self> {
-        let Sources { storage, notifier, known, typing, shapes, push_rules, shutdown } = sources;
+        let Sources { storage, notifier, known, typing, shapes, push_rules, sessions, shutdown } = sources;
         let following = Cache::builder()
-            .weigher(|_, f: &Arc<Following>| u32::try_from(f.rooms.len() * 8 + 256).unwrap_or(u32::MAX))
+            .weigher(|_, f: &Arc<Following>| {
+                u32::try_from(f.rooms.len() * 8 + f.ignored.size() + 256).unwrap_or(u32::MAX)
+            })
             .max_capacity(FOLLOWING_BYTES)
             .build();
-        Arc::new(Self { storage, notifier, known, typing, shapes, push_rules, shutdown, epoch, timeouts, following })
+        Arc::new(Self {
+            storage,
+            notifier,
+            known,
+            typing,
+            shapes,
+            push_rules,
+            sessions,
+            shutdown,
+            epoch,
+            timeouts,
+            following,
+        })
     }
 }

@@ -17,3 +17,5 @@ mod refresh;
 mod rooms;
 mod secrets;
 mod sync;
+mod sync_filters;
+mod upgrade;

@@ -235,6 +235,25 @@ each_backend! {
         new.works(&here).await;
     }
 
+    async fn the_first_use_of_a_token_may_be_to_wait(given: Given) {
+        let server = open_server(given).await;
+        let old = Pair::of(&register(&server).await);
+        let other = Pair::of(&login(&server, true, None).await);
+        let room = old.send(&server, Method::POST, "/_matrix/client/v3/createRoom", &json!({})).await.ok();
+        let room = room["room_id"].as_str().unwrap();
+        let sync = |path: String, pair: Pair| server.send(server.request(Method::GET, &path).bearer_auth(pair.access));
+        let page = sync("/_matrix/client/v3/sync".to_owned(), old.clone()).await.ok();
+        let path = format!("/_matrix/client/v3/sync?timeout=600000&since={}", page["next_batch"].as_str().unwrap());
+        let says = async {
+            server.is_waited_for_by(1).await;
+            let path = format!("/_matrix/client/v3/rooms/{room}/send/m.room.message/t");
+            other.send(&server, Method::PUT, &path, &json!({ "msgtype": "m.text", "body": "hello" })).await.ok()
+        };
+        let (seen, said) = futures_util::future::join(sync(path, old.renewed(&server).await), says).await;
+        let timeline = seen.ok()["rooms"]["join"][room]["timeline"]["events"].clone();
+        assert_eq!(timeline[0]["event_id"], said["event_id"], "it is not told that a session has ended");
+    }
+
     async fn many_uses_of_a_new_token_at_once_are_all_good(given: Given) {
         let server: Server = open_server(given).await;
         let new = Pair::of(&register(&server).await).renewed(&server).await;

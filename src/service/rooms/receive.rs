@@ -123,6 +123,7 @@ impl Rooms {
             redactions: Vec::new(),
             alias: None,
             publish: false,
+            successor: None,
             now_ms: self.clock.now_ms(),
         };
         Ok((commit, status))

@@ -50,6 +50,8 @@ pub struct Part {
     pub redacts: Option<OwnedEventId>,
     /// Who vouches for somebody joining a restricted room; the server found out that they may.
     pub authorised_by: Option<OwnedUserId>,
+    /// The room, by number, that takes over this one's names and place in the directory with this event.
+    pub successor: Option<i64>,
 }
 
 impl Part {
@@ -61,6 +63,7 @@ impl Part {
             content,
             redacts: None,
             authorised_by: None,
+            successor: None,
         }
     }
 
@@ -420,6 +423,7 @@ impl Rooms {
             self.redaction(chain, &pdu, sn, &target).await?;
         }
 
+        chain.successor = chain.successor.or(part.successor);
         let after = chain.head.root;
         let tip = Tip { sn, id: pdu.event_id.clone(), depth: pdu.depth, state_after: after };
         chain.consumed.extend(chain.head.tips.iter().map(|t| t.sn));
@@ -523,6 +527,7 @@ pub struct Chain {
     consumed: Vec<i64>,
     redactions: Vec<Redaction>,
     redacted: Vec<i64>,
+    successor: Option<i64>,
     ids: Vec<OwnedEventId>,
 }
 
@@ -538,6 +543,7 @@ impl Chain {
             consumed: Vec::new(),
             redactions: Vec::new(),
             redacted: Vec::new(),
+            successor: None,
             ids: Vec::new(),
         }
     }
@@ -573,6 +579,7 @@ impl Chain {
             redactions: self.redactions,
             alias: None,
             publish: false,
+            successor: self.successor,
             now_ms,
         };
         Decided {
