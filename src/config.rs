@@ -29,6 +29,7 @@ pub struct Config {
     pub database: Database,
     pub http: Http,
     pub registration: Registration,
+    pub sessions: Sessions,
     pub limits: Limits,
     pub rooms: Rooms,
     pub sync: Sync,
@@ -124,6 +125,15 @@ impl Registration {
     }
 }
 
+/// How long tokens last of those who can renew them, in seconds.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Sessions {
+    pub access_token_ttl: u64,
+    /// None: for ever.
+    pub refresh_token_ttl: Option<u64>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Limits {
@@ -206,6 +216,12 @@ impl Default for Http {
             stop_timeout_s: 8,
             ip_source_trusted_subnets: ["127.0.0.0/8", "::1/128"].map(|s| s.parse().expect("a subnet")).into(),
         }
+    }
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { access_token_ttl: 60 * 60, refresh_token_ttl: None }
     }
 }
 
