@@ -23,7 +23,7 @@ use crate::{
     notify::{self, Known, Notifier},
     service::{
         account_data::AccountData,
-        accounts::Accounts,
+        accounts::{self, Accounts},
         directory::Directory,
         filters::Filters,
         profiles::Profiles,
@@ -160,12 +160,15 @@ fn accounts(
     let limits = RateLimits::new(config.limits.rate_limit.clone(), counters);
     let accounts = Accounts::new(
         config.server.server_name.clone(),
-        Arc::clone(storage),
-        Arc::clone(&deps.clock),
-        Arc::clone(&deps.rng),
-        Arc::clone(&sessions),
-        Arc::clone(&limits),
+        accounts::Sources {
+            storage: Arc::clone(storage),
+            clock: Arc::clone(&deps.clock),
+            rng: Arc::clone(&deps.rng),
+            sessions: Arc::clone(&sessions),
+            limits: Arc::clone(&limits),
+        },
         config.registration.clone(),
+        config.sessions.clone(),
     );
     (sessions, limits, accounts)
 }

@@ -29,6 +29,7 @@ pub struct Config {
     pub database: Database,
     pub http: Http,
     pub registration: Registration,
+    pub sessions: Sessions,
     pub limits: Limits,
     pub rooms: Rooms,
     pub sync: Sync,
@@ -124,6 +125,15 @@ impl Registration {
             && self.registration_token.is_none()
             && self.yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse
     }
+}
+
+/// How long tokens last of those who can renew them, in seconds.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Sessions {
+    pub access_token_ttl: u64,
+    /// None: for ever.
+    pub refresh_token_ttl: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -224,6 +234,12 @@ impl Default for Registration {
             password_hash_memory_kib: 19 << 10,
             password_hash_passes: 2,
         }
+    }
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { access_token_ttl: 60 * 60, refresh_token_ttl: None }
     }
 }
 

@@ -196,6 +196,7 @@ impl Reader {
             database: self.section(&table),
             http: self.section(&table),
             registration: self.section(&table),
+            sessions: self.section(&table),
             limits: self.section(&table),
             rooms: self.section(&table),
             sync: self.section(&table),
@@ -244,7 +245,7 @@ impl Reader {
 
     /// What no type can see.
     fn judge(&mut self, config: &Config) {
-        let Config { server, database, http, registration, limits: _, rooms, sync, log, metrics: _ } = config;
+        let Config { server, database, http, registration, sessions, limits: _, rooms, sync, log, metrics: _ } = config;
         let mut must = |holds: bool, text: &str| {
             if !holds {
                 self.findings.push(Finding { weight: Weight::Wrong, text: text.to_owned() });
@@ -289,6 +290,11 @@ impl Reader {
             "`allow_registration` without `registration_token` lets anybody in, and spammers find such servers within days; \
              set a token, or say that you want it: \
              `yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse = true`",
+        );
+        let mut lifetimes = [Some(sessions.access_token_ttl), sessions.refresh_token_ttl].into_iter().flatten();
+        must(
+            lifetimes.all(|seconds| seconds > 0),
+            "`access_token_ttl` and `refresh_token_ttl` are numbers of seconds, and at least 1",
         );
         must(
             (8..=256 << 10).contains(&registration.password_hash_memory_kib)

@@ -20,6 +20,7 @@ mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod profiles;
+pub mod refresh;
 pub mod rooms;
 pub mod sessions;
 mod sqlite;
@@ -60,6 +61,7 @@ pub trait Storage:
     + Outbox
     + accounts::Accounts
     + sessions::Sessions
+    + refresh::Refreshes
     + profiles::Profiles
     + account_data::AccountData
     + filters::Filters
@@ -134,6 +136,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (follow::ALL, follow::ALL_BULK),
         (memberships::ALL, memberships::ALL_BULK),
         (profiles::ALL, profiles::ALL_BULK),
+        (refresh::ALL, refresh::ALL_BULK),
         (rooms::ALL, rooms::ALL_BULK),
         (sessions::ALL, sessions::ALL_BULK),
         (sync_page::ALL, sync_page::ALL_BULK),

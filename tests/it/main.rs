@@ -14,6 +14,7 @@ mod guards;
 mod limits;
 mod process;
 mod promises;
+mod refresh;
 mod rooms;
 mod secrets;
 mod sync;
