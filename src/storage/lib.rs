@@ -20,11 +20,13 @@ mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod profiles;
+pub mod refresh;
 pub mod rooms;
 pub mod sessions;
 mod sqlite;
 mod stream;
 pub mod sync_page;
+mod tally;
 #[cfg(test)]
 mod testing;
 pub mod timeline;
@@ -45,7 +47,11 @@ pub use rooms::{
 };
 pub use stream::{SigningKey, Stream};
 pub use sync_page::{RoomSync, StrippedRoom, SyncPage, SyncQuery};
-pub use timeline::{Direction, Membership, Page, RoomView, StateOf, VisibilityLog, is_world_readable, membership_at};
+pub use tally::Work;
+pub use timeline::{
+    Context, ContextQuery, Direction, Membership, Page, PageQuery, RoomView, StateOf, VisibilityLog, is_world_readable,
+    membership_at,
+};
 use tx::Engine;
 pub use tx::{Answer, CommitSink, Committed, Message, Wake};
 
@@ -55,6 +61,7 @@ pub trait Storage:
     + Outbox
     + accounts::Accounts
     + sessions::Sessions
+    + refresh::Refreshes
     + profiles::Profiles
     + account_data::AccountData
     + filters::Filters
@@ -129,12 +136,14 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (follow::ALL, follow::ALL_BULK),
         (memberships::ALL, memberships::ALL_BULK),
         (profiles::ALL, profiles::ALL_BULK),
+        (refresh::ALL, refresh::ALL_BULK),
         (rooms::ALL, rooms::ALL_BULK),
         (sessions::ALL, sessions::ALL_BULK),
         (sync_page::ALL, sync_page::ALL_BULK),
         (sync_page::states::ALL, sync_page::states::ALL_BULK),
         (sync_page::timelines::ALL, sync_page::timelines::ALL_BULK),
         (timeline::ALL, timeline::ALL_BULK),
+        (timeline::paging::ALL, timeline::paging::ALL_BULK),
         (transactions::ALL, transactions::ALL_BULK),
         (user_directory::ALL, user_directory::ALL_BULK),
         (migrate::ALL, migrate::ALL_BULK),

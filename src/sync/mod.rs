@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use hearth_core::filter::Ignored;
 use hearth_storage::Storage;
 use moka::sync::Cache;
 use ruma::OwnedUserId;
@@ -53,22 +54,24 @@ pub struct Syncs {
 /// Bytes of room numbers kept in memory.
 const FOLLOWING_BYTES: u64 = 64 << 20;
 
-/// The rooms that a user is in.
+/// The rooms that a user is in, and whom they ignore.
 struct Following {
     /// Sorted.
     rooms: Vec<i64>,
     /// Those of them with few members. Sorted.
     small: Vec<i64>,
+    ignored: Arc<Ignored>,
     /// They are these at this position.
     as_of: AtomicI64,
 }
 
 impl Following {
     /// Rooms with how many are in them.
-    fn new(mut rooms: Vec<(i64, i64)>, as_of: i64) -> Self {
+    fn new(mut rooms: Vec<(i64, i64)>, ignored: Arc<Ignored>, as_of: i64) -> Self {
         rooms.sort_unstable();
         let small = rooms.iter().filter(|(_, members)| *members <= MOST_MEMBERS).map(|(sn, _)| *sn).collect();
-        Self { rooms: rooms.into_iter().map(|(sn, _)| sn).collect(), small, as_of: AtomicI64::new(as_of) }
+        let rooms = rooms.into_iter().map(|(sn, _)| sn).collect();
+        Self { rooms, small, ignored, as_of: AtomicI64::new(as_of) }
     }
 
     fn as_of(&self) -> i64 {
@@ -108,7 +111,9 @@ impl Syncs {
         let Sources { storage, notifier, known, serial, typing, presence, shapes, push_rules, sessions, shutdown } =
             sources;
         let following = Cache::builder()
-            .weigher(|_, f: &Arc<Following>| u32::try_from(f.rooms.len() * 16 + 256).unwrap_or(u32::MAX))
+            .weigher(|_, f: &Arc<Following>| {
+                u32::try_from(f.rooms.len() * 16 + f.ignored.size() + 256).unwrap_or(u32::MAX)
+            })
             .max_capacity(FOLLOWING_BYTES)
             .build();
         Arc::new(Self {

@@ -79,7 +79,7 @@ impl Syncs {
     fn sort(&self, reader: Reader<'_>, users: Vec<OwnedUserId>, following: &Following) -> Sorted {
         let mut sorted = Sorted { shown: Vec::new(), unclear: Vec::new() };
         for user in users {
-            if user == reader.user {
+            if user == reader.user || following.ignored.holds(user.as_str()) {
                 continue;
             }
             let theirs = self.following.get(&user);

@@ -109,6 +109,11 @@ each_backend! {
         alice.sync("timeout=0&set_presence=online").await;
         is("online").await;
         assert_eq!(bob.asks_after(&bob).await.ok()["presence"], "offline", "he only looks");
+        let list = format!("/user/{}/account_data/m.ignored_user_list", escaped(&bob.id));
+        bob.put(&list, json!({ "ignored_users": { &alice.id: {} } })).await.ok();
+        alice.sync("timeout=0&set_presence=unavailable").await;
+        assert_eq!(told(&bob.syncs_with("&set_presence=offline").await, &alice), None, "he ignores her");
+        assert_eq!(told(&bob.sync("timeout=0&set_presence=offline").await, &alice), None);
         server.stop().await;
     }
 
