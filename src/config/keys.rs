@@ -110,6 +110,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("allow_encryption", "encryption can't be forbidden"),
     ("allow_federation", "there is no federation yet"),
     ("allow_jaeger", ""),
+    ("allow_local_read_receipts", ""),
+    ("allow_local_typing", ""),
     ("allow_room_creation", "users can create rooms"),
     ("allow_unstable_room_versions", "only stable versions can be created"),
     ("cleanup_second_interval", ""),
@@ -141,7 +143,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
 /// The beginnings and ends of whole families of such keys.
 const ELSEWHERE_FROM: &[&str] = &[
     "allow_incoming_",
-    "allow_local_",
     "allow_outgoing_",
     "dns_",
     "media_",
