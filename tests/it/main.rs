@@ -17,4 +17,5 @@ mod rooms;
 mod secrets;
 mod sync;
 mod sync_filters;
+mod sync_members;
 mod upgrade;
