@@ -14,7 +14,7 @@ statements! {
     NAMES = "SELECT c.room_sn, e.json FROM current_state c JOIN events e ON e.sn = c.event_sn
         WHERE c.room_sn = ANY($1) AND c.state_key = '' AND c.type = ANY($2)";
     // Those who came first, by the first changes of memberships in each room: however many are in it, few are looked at.
-    FIRST_MEMBERS = "WITH w AS (
+    FIRST_MEMBERS = "WITH w AS MATERIALIZED (
             SELECT r.room_sn, COALESCE((
                 SELECT b.pos FROM current_state_delta b WHERE b.room_sn = r.room_sn AND b.type = 'm.room.member'
                 ORDER BY b.pos LIMIT 1 OFFSET 63
