@@ -1,14 +1,14 @@
 //! The composition root: everything is made here, in the order storage → bus → notifier → services → workers → router,
 //! and stopped here in the other order.
 
-use std::{fs, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use hearth_core::{
     clock::{Clock, OsRng, Rng, SystemClock, random_string},
     keys::Signer,
 };
-use hearth_storage::{Backend, Options, SigningKey, Storage};
+use hearth_storage::{Backend, Options, SigningKey, Storage, Work};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -358,6 +358,11 @@ impl Running {
     /// At the first start: the token with which an administrator registers.
     pub fn first_admin_token(&self) -> Option<&str> {
         self.first_admin_token.as_deref()
+    }
+
+    /// What the database has been asked to do since the start, by operation.
+    pub fn storage_work(&self) -> BTreeMap<&'static str, Work> {
+        self.storage.work()
     }
 
     /// How many syncs wait for news.

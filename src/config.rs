@@ -109,7 +109,7 @@ impl Addresses {
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Registration {
     pub allow_registration: bool,
@@ -118,6 +118,8 @@ pub struct Registration {
     pub registration_token_file: Option<PathBuf>,
     pub registration_shared_secret: Option<Secret>,
     pub registration_shared_secret_file: Option<PathBuf>,
+    pub password_hash_memory_kib: u32,
+    pub password_hash_passes: u32,
 }
 
 impl Registration {
@@ -232,6 +234,22 @@ impl Default for Http {
             // Shorter than the 10 s that a container has between the polite and the impolite signal.
             stop_timeout_s: 8,
             ip_source_trusted_subnets: ["127.0.0.0/8", "::1/128"].map(|s| s.parse().expect("a subnet")).into(),
+        }
+    }
+}
+
+impl Default for Registration {
+    fn default() -> Self {
+        Self {
+            allow_registration: false,
+            yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse: false,
+            registration_token: None,
+            registration_token_file: None,
+            registration_shared_secret: None,
+            registration_shared_secret_file: None,
+            // <https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html#argon2id>
+            password_hash_memory_kib: 19 << 10,
+            password_hash_passes: 2,
         }
     }
 }

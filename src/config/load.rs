@@ -10,7 +10,7 @@ use ruma::RoomVersionId;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{Addresses, Backend, Config, Secret, keys};
+use super::{Addresses, Backend, Config, Registration, Secret, keys};
 
 /// The prefixes of the environment variables that are read: those of the servers that operators come from.
 const PREFIXES: [&str; 4] = ["CONDUIT_", "CONDUWUIT_", "CONTINUWUITY_", "TUWUNEL_"];
@@ -291,6 +291,11 @@ impl Reader {
             "`access_token_ttl` and `refresh_token_ttl` are numbers of seconds, and at least 1",
         );
         must(
+            (8..=256 << 10).contains(&registration.password_hash_memory_kib)
+                && (1..=16).contains(&registration.password_hash_passes),
+            "`password_hash_memory_kib` is from 8 to 262144, `password_hash_passes` from 1 to 16",
+        );
+        must(
             CREATABLE.contains(&rooms.default_room_version),
             "`default_room_version` is one of the versions that rooms can be created with: \"6\" to \"12\"",
         );
@@ -309,6 +314,12 @@ impl Reader {
                  create` only. To let anybody in, though spammers find such servers within days, say that you want it: \
                  `yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse = true`",
             );
+        }
+        let usual = Registration::default();
+        if registration.password_hash_memory_kib < usual.password_hash_memory_kib
+            || registration.password_hash_passes < usual.password_hash_passes
+        {
+            self.find(Weight::Notice, "password hashes cost less than the default: for trying out only.");
         }
         if server.server_name.as_str() == "localhost" {
             self.find(

@@ -113,7 +113,7 @@ impl Accounts {
         lifetimes: config::Sessions,
     ) -> Self {
         let Sources { storage, clock, rng, sessions, limits } = sources;
-        let passwords = Passwords::new(Arc::clone(&rng));
+        let passwords = Passwords::new(Arc::clone(&rng), &registration);
         Self {
             server_name,
             storage,

@@ -27,6 +27,7 @@ pub mod sessions;
 mod sqlite;
 mod stream;
 pub mod sync_page;
+mod tally;
 #[cfg(test)]
 mod testing;
 pub mod timeline;
@@ -46,7 +47,8 @@ pub use rooms::{
     StateChange, Status, StoredEvent, Transaction,
 };
 pub use stream::{SigningKey, Stream};
-pub use sync_page::{RoomSync, StrippedRoom, SyncPage, SyncQuery};
+pub use sync_page::{Lazy, RoomSync, StrippedRoom, Summary, SyncPage, SyncQuery, Told};
+pub use tally::Work;
 pub use timeline::{
     Context, ContextQuery, Direction, Membership, Page, PageQuery, RoomView, StateOf, VisibilityLog, is_world_readable,
     membership_at,
@@ -141,7 +143,9 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (rooms::ALL, rooms::ALL_BULK),
         (sessions::ALL, sessions::ALL_BULK),
         (sync_page::ALL, sync_page::ALL_BULK),
+        (sync_page::members::ALL, sync_page::members::ALL_BULK),
         (sync_page::states::ALL, sync_page::states::ALL_BULK),
+        (sync_page::summaries::ALL, sync_page::summaries::ALL_BULK),
         (sync_page::timelines::ALL, sync_page::timelines::ALL_BULK),
         (timeline::ALL, timeline::ALL_BULK),
         (timeline::paging::ALL, timeline::paging::ALL_BULK),

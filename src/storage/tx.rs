@@ -7,7 +7,10 @@ use std::{fmt, future::Future, sync::Arc};
 
 use hearth_core::event::Pdu;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    tally::Tally,
+};
 
 /// One SQL text for both engines. Only [`statements!`] makes one, so every statement is in its module's `ALL`, and the
 /// test that prepares every statement on both engines sees it.
@@ -382,6 +385,9 @@ pub struct Committed {
 
 /// What a read may do: a consistent snapshot of the database.
 pub trait Reads: Send {
+    /// How many statements have run here so far.
+    fn statements(&self) -> u64;
+
     fn query(&mut self, stmt: Stmt, args: &[Value]) -> impl Future<Output = Result<Vec<Row>>> + Send;
 
     /// At most one row.
@@ -442,6 +448,8 @@ pub trait Engine: Send + Sync + 'static {
     fn write<O: Op>(&self, op: O) -> Answer<'static, O::Out>;
     /// Runs the query on a snapshot that holds everything committed before the call.
     fn read<Q: Query>(&self, query: Q) -> Answer<'static, Q::Out>;
+    /// What it has done so far.
+    fn tally(&self) -> &Tally;
     /// Stops taking work, finishes what is queued, closes the connections. Twice does no harm.
     fn close(&self) -> Answer<'static, ()>;
 }
