@@ -21,6 +21,7 @@ mod outbox;
 mod postgres;
 pub mod profiles;
 pub mod refresh;
+pub mod registration_tokens;
 pub mod rooms;
 pub mod sessions;
 mod sqlite;
@@ -46,7 +47,7 @@ pub use rooms::{
     StateChange, Status, StoredEvent, Transaction,
 };
 pub use stream::{SigningKey, Stream};
-pub use sync_page::{RoomSync, StrippedRoom, SyncPage, SyncQuery};
+pub use sync_page::{Lazy, RoomSync, StrippedRoom, Summary, SyncPage, SyncQuery, Told};
 pub use tally::Work;
 pub use timeline::{
     Context, ContextQuery, Direction, Membership, Page, PageQuery, RoomView, StateOf, VisibilityLog, is_world_readable,
@@ -62,6 +63,7 @@ pub trait Storage:
     + accounts::Accounts
     + sessions::Sessions
     + refresh::Refreshes
+    + registration_tokens::RegistrationTokens
     + profiles::Profiles
     + account_data::AccountData
     + filters::Filters
@@ -137,10 +139,13 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (memberships::ALL, memberships::ALL_BULK),
         (profiles::ALL, profiles::ALL_BULK),
         (refresh::ALL, refresh::ALL_BULK),
+        (registration_tokens::ALL, registration_tokens::ALL_BULK),
         (rooms::ALL, rooms::ALL_BULK),
         (sessions::ALL, sessions::ALL_BULK),
         (sync_page::ALL, sync_page::ALL_BULK),
+        (sync_page::members::ALL, sync_page::members::ALL_BULK),
         (sync_page::states::ALL, sync_page::states::ALL_BULK),
+        (sync_page::summaries::ALL, sync_page::summaries::ALL_BULK),
         (sync_page::timelines::ALL, sync_page::timelines::ALL_BULK),
         (timeline::ALL, timeline::ALL_BULK),
         (timeline::paging::ALL, timeline::paging::ALL_BULK),

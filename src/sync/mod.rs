@@ -2,6 +2,7 @@
 
 mod classic;
 mod presence;
+mod told;
 
 use std::{
     sync::{
@@ -49,6 +50,7 @@ pub struct Syncs {
     /// The rooms that users are in, as of their last sync from the database: what to subscribe to before the next read,
     /// and with the journal whether there has to be one.
     following: Cache<OwnedUserId, Arc<Following>>,
+    told: told::ToldMembers,
 }
 
 /// Bytes of room numbers kept in memory.
@@ -130,6 +132,7 @@ impl Syncs {
             epoch,
             timeouts,
             following,
+            told: told::ToldMembers::new(),
         })
     }
 }

@@ -3,6 +3,7 @@
 mod support;
 
 mod accounts;
+mod admin;
 mod cluster;
 mod directory;
 mod discovery;
@@ -20,4 +21,5 @@ mod rooms;
 mod secrets;
 mod sync;
 mod sync_filters;
+mod sync_members;
 mod upgrade;

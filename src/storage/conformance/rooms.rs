@@ -186,6 +186,8 @@ pub(super) fn from_now_on(user: &str, since: impl Into<Option<i64>>) -> SyncQuer
         timeline_limit: 10,
         filter: RoomEventFilter::default(),
         full_state: false,
+        lazy: None,
+        state_after: false,
         include_leave: false,
         only_rooms: None,
         not_rooms: vec![],
@@ -711,6 +713,7 @@ fn other_processes_learn_whom_to_wake() {
             kind: "k".to_owned(),
             content: Some("{}".to_owned()),
             expects: None,
+            quota: None,
         };
         store.set_account_data(change).await.unwrap();
         assert_eq!(wakes(start).await.0, [Wake::User(BOB.into())]);
