@@ -1,6 +1,7 @@
 //! Sync: a token goes in, a page comes out. Reads only.
 
 mod classic;
+mod told;
 
 use std::{
     sync::{
@@ -39,6 +40,7 @@ pub struct Syncs {
     /// The rooms that users are in, as of their last sync from the database: what to subscribe to before the next read,
     /// and with the journal whether there has to be one.
     following: Cache<OwnedUserId, Arc<Following>>,
+    told: told::ToldMembers,
 }
 
 /// Bytes of room numbers kept in memory.
@@ -110,6 +112,7 @@ impl Syncs {
             epoch,
             timeouts,
             following,
+            told: told::ToldMembers::new(),
         })
     }
 }

@@ -19,4 +19,5 @@ mod rooms;
 mod secrets;
 mod sync;
 mod sync_filters;
+mod sync_members;
 mod upgrade;
