@@ -23,7 +23,7 @@ use crate::{
     notify::{self, Known, Notifier},
     service::{
         account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, profiles::Profiles,
-        push_rules::PushRules, receipts::Receipts, rooms::Rooms, sessions::Sessions, shape::Shapes,
+        push::Push, push_rules::PushRules, receipts::Receipts, rooms::Rooms, sessions::Sessions, shape::Shapes,
         timeline::Timelines, typing::Typing,
     },
     shutdown::Shutdown,
@@ -190,6 +190,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
         Arc::clone(rng),
         signer,
         config.rooms.default_room_version.clone(),
+        Push::new(name.clone()),
     );
     let directory = Directory::new(name.clone(), Arc::clone(&storage), Arc::clone(&rooms));
     let mut epoch = [0; 8];

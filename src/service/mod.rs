@@ -6,6 +6,7 @@ pub mod directory;
 pub mod filters;
 mod passwords;
 pub mod profiles;
+pub mod push;
 pub mod push_rules;
 pub mod receipts;
 pub mod rooms;

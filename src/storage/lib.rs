@@ -29,6 +29,7 @@ mod testing;
 pub mod timeline;
 pub mod transactions;
 mod tx;
+pub mod unread;
 pub mod user_directory;
 
 use std::{path::PathBuf, sync::Arc};
@@ -47,6 +48,7 @@ pub use sync_page::{RoomSync, StrippedRoom, SyncPage, SyncQuery};
 pub use timeline::{Direction, Membership, Page, RoomView, StateOf, VisibilityLog, is_world_readable, membership_at};
 use tx::Engine;
 pub use tx::{Answer, CommitSink, Committed, Message, Wake};
+pub use unread::{Counted, Notice, Unread};
 
 /// All that the server keeps: the one type that services hold, as `Arc<dyn Storage>`.
 pub trait Storage:
@@ -133,6 +135,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (sync_page::timelines::ALL, sync_page::timelines::ALL_BULK),
         (timeline::ALL, timeline::ALL_BULK),
         (transactions::ALL, transactions::ALL_BULK),
+        (unread::ALL, unread::ALL_BULK),
         (user_directory::ALL, user_directory::ALL_BULK),
         (migrate::ALL, migrate::ALL_BULK),
         (outbox::ALL, outbox::ALL_BULK),

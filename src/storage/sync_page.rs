@@ -12,6 +12,7 @@ use crate::{
     rooms::{RoomRow, StoredEvent, room_row},
     timeline::{VisibilityLog, events_by_sn, redactions_of, visibility_logs},
     tx::{Answer, Engine, Query, Reads, args, statements},
+    unread::{self, Unread},
 };
 
 statements! {
@@ -71,6 +72,10 @@ pub struct SyncPage {
     pub following: Vec<i64>,
     /// Their ids.
     pub room_ids: Vec<(i64, String)>,
+    /// Those of them with events after `since`.
+    pub moved: Vec<i64>,
+    /// Whose messages the user doesn't want to hear of; only where a joined room is shown.
+    pub ignored: Vec<String>,
 }
 
 /// A room that the user is in, or was.
@@ -94,6 +99,7 @@ pub struct RoomSync {
     pub membership: Vec<(i64, String)>,
     pub receipts: Vec<Receipt>,
     pub account_data: Vec<(String, Option<String>)>,
+    pub unread: Unread,
 }
 
 /// A room that the user was invited to or knocks on.
@@ -155,6 +161,9 @@ impl Query for ReadSync {
         for m in mine.iter().filter(|m| m.membership == "join") {
             page.following.push(m.room.room_sn);
             page.room_ids.push((m.room.room_sn, m.room.room_id.clone()));
+            if m.room.last_pos > since {
+                page.moved.push(m.room.room_sn);
+            }
         }
         if q.since == Some(head) && !q.full_state {
             return Ok(page);
@@ -193,6 +202,14 @@ impl Query for ReadSync {
             self.left(tx, &mut page, m, from, &mut account_data).await?;
         }
         Self::stripped(tx, &mut page, stripped).await?;
+        if !page.joined.is_empty() {
+            page.ignored = unread::ignored_by(tx, &q.user_id).await?;
+            let shown = page.joined.iter().map(|r| r.room.room_sn).collect();
+            let mut unread = unread::unread(tx, &q.user_id, &page.ignored, shown).await?;
+            for room in &mut page.joined {
+                room.unread = unread.remove(&room.room.room_sn).unwrap_or_default();
+            }
+        }
         Ok(page)
     }
 }
@@ -323,6 +340,7 @@ impl ReadSync {
                     because: because.remove(&sn).unwrap_or_default(),
                     receipts,
                     account_data,
+                    unread: Unread::default(),
                     room: m.room,
                 });
             }
@@ -374,6 +392,7 @@ impl ReadSync {
             because,
             receipts: Vec::new(),
             account_data: account_data.remove(&sn).unwrap_or_default(),
+            unread: Unread::default(),
             room: m.room,
         });
         Ok(())

@@ -14,3 +14,4 @@ mod promises;
 mod rooms;
 mod secrets;
 mod sync;
+mod unread;

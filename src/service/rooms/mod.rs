@@ -24,6 +24,7 @@ pub use membership::{Join, Target};
 pub use send::Message;
 pub use write::{Head, Part, Txn, membership_of};
 
+use super::push::Push;
 use numbers::Numbers;
 use state::StateStore;
 use write::Turn;
@@ -41,6 +42,7 @@ pub struct Rooms {
     state: StateStore,
     turns: Cache<OwnedRoomId, Arc<Turn>>,
     numbers: Numbers,
+    push: Arc<Push>,
 }
 
 impl Rooms {
@@ -50,6 +52,7 @@ impl Rooms {
         rng: Arc<dyn Rng>,
         signer: Arc<Signer>,
         default_version: RoomVersionId,
+        push: Arc<Push>,
     ) -> Arc<Self> {
         Arc::new(Self {
             state: StateStore::new(Arc::clone(&storage)),
@@ -60,6 +63,7 @@ impl Rooms {
             rng,
             signer,
             default_version,
+            push,
         })
     }
 

@@ -15,6 +15,7 @@ use std::{
 use hearth_core::{
     Error, Result, auth,
     event::{self, Draft, Pdu},
+    power::Power,
     room_version::RoomVersion,
     state::trie::{NewNode, NodeHash},
 };
@@ -74,6 +75,8 @@ pub struct Head {
     pub version: &'static RoomVersion,
     pub rev: i64,
     pub root: NodeHash,
+    /// How many members are joined.
+    pub joined: i64,
     pub tips: Vec<Tip>,
     /// State nodes of commits that are on their way.
     pub made: Held,
@@ -109,6 +112,7 @@ impl Head {
             version,
             rev: room.rev,
             root: node_hash(&room.state_root)?,
+            joined: room.joined,
             tips,
             made: Held::default(),
         })
@@ -386,6 +390,7 @@ impl Rooms {
             chain.nodes.extend(made);
             chain.head.root = root;
             let membership = self.membership_change(&pdu, prev.as_ref().map(|(_, p)| p))?;
+            chain.head.joined += membership.as_ref().map_or(0, MembershipChange::joins);
             chain.changes.push(StateChange {
                 at: chain.events.len(),
                 event_type: kind,
@@ -403,6 +408,13 @@ impl Rooms {
             self.redaction(chain, &pdu, sn, &target).await?;
         }
 
+        let levels = |kind| fetched.get(&(kind, String::new())).map(|(_, pdu)| pdu.as_ref());
+        let power = || match levels(StateEventType::RoomCreate) {
+            Some(create) => Power::new(version, create, levels(StateEventType::RoomPowerLevels)).map(Some),
+            None => Ok(None),
+        };
+        let notice = self.push.notice(&pdu, chain.head.joined, power)?;
+
         let after = chain.head.root;
         let tip = Tip { sn, id: pdu.event_id.clone(), depth: pdu.depth, state_after: after };
         chain.consumed.extend(chain.head.tips.iter().map(|t| t.sn));
@@ -417,6 +429,7 @@ impl Rooms {
             prev_sns,
             auth_sns,
             sent_by: txn.map(|t| (t.device_id.clone(), t.txn_id.clone())),
+            notice,
         });
         Ok(())
     }

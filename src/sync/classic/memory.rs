@@ -8,7 +8,7 @@ use hearth_core::{
 };
 use ruma::api::client::sync::sync_events::v3::Response;
 
-use super::{Page, SyncWish};
+use super::{Page, SyncWish, unread};
 use crate::{
     service::shape::{Reader, passes},
     sync::{Following, Syncs},
@@ -28,13 +28,13 @@ impl Syncs {
         let typing = self.typing.changed(&following.rooms, (since.epoch == self.epoch).then_some(since.serial));
         let news = self.known.journal.after(since.pos, following.as_of(), reader.user.as_str(), &following.rooms);
         let (true, Some(news)) = (typing.is_empty(), news) else { return Ok(None) };
-        following.holds_at(news.top);
+        following.went_on(reader.user.as_str(), &news.messages, news.top);
 
         let next = SyncToken { pos: news.top, serial, epoch: self.epoch };
         let mut response = Response::new(next.to_string());
         let limit = wish.timeline_limit();
         let mut counts: HashMap<i64, u64> = HashMap::new();
-        for message in &news.messages {
+        for message in news.messages.iter().filter(|m| m.pos > since.pos) {
             let count = counts.entry(message.room_sn).or_default();
             *count += 1;
             if *count > limit {
@@ -43,6 +43,8 @@ impl Syncs {
             let room_id = &message.pdu.room_id;
             let room = response.rooms.join.entry(room_id.clone()).or_default();
             if *count == 1 {
+                let Some(unread) = following.unread(message.room_sn) else { return Ok(None) };
+                unread::show(wish, room, &unread)?;
                 let first = TimelineToken { topo: message.pos, minor: 0 };
                 room.timeline.prev_batch = Some(first.to_string());
             }

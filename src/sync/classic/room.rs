@@ -15,6 +15,7 @@ use ruma::{
 use super::{
     SyncWish,
     data::{account_datum, receipts, wants_ephemeral},
+    unread,
 };
 use crate::{
     service::shape::{Beside, Reader, Room, passes, redaction_of},
@@ -37,6 +38,7 @@ impl Syncs {
         if !part.receipts.is_empty() && wants_ephemeral(wish, "m.receipt") {
             joined.ephemeral.events.push(receipts(&part.receipts)?);
         }
+        unread::show(wish, &mut joined, &part.unread)?;
         joined.summary.joined_member_count = UInt::try_from(part.room.joined).ok();
         joined.summary.invited_member_count = UInt::try_from(part.room.invited).ok();
         Ok((room.id, joined))
