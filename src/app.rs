@@ -22,9 +22,20 @@ use crate::{
     config::{self, Config},
     notify::{self, Known, Notifier},
     service::{
-        account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, profiles::Profiles,
-        push::Push, push_rules::PushRules, receipts::Receipts, rooms::Rooms, sessions::Sessions, shape::Shapes,
-        timeline::Timelines, typing::Typing,
+        account_data::AccountData,
+        accounts::Accounts,
+        directory::Directory,
+        filters::Filters,
+        profiles::Profiles,
+        push::Push,
+        push_rules::PushRules,
+        rate_limit::{self, RateLimits},
+        receipts::Receipts,
+        rooms::Rooms,
+        sessions::Sessions,
+        shape::Shapes,
+        timeline::Timelines,
+        typing::Typing,
     },
     shutdown::Shutdown,
     sync::{Sources, Syncs, Timeouts},
@@ -139,24 +150,27 @@ async fn signer(config: &Config, storage: &dyn Storage, deps: &Deps) -> Result<S
     Ok(Signer::new(config.server.server_name.clone(), key_id, seed)?)
 }
 
-fn accounts(config: &Config, storage: &Arc<dyn Storage>, deps: &Deps) -> (Arc<Sessions>, Accounts) {
+fn accounts(config: &Config, storage: &Arc<dyn Storage>, deps: &Deps) -> (Arc<Sessions>, Arc<RateLimits>, Accounts) {
     let sessions = Sessions::new(Arc::clone(storage), Arc::clone(&deps.clock));
+    let counters = rate_limit::InMemory::new(Arc::clone(&deps.clock));
+    let limits = RateLimits::new(config.limits.rate_limit.clone(), counters);
     let accounts = Accounts::new(
         config.server.server_name.clone(),
         Arc::clone(storage),
         Arc::clone(&deps.clock),
         Arc::clone(&deps.rng),
         Arc::clone(&sessions),
+        Arc::clone(&limits),
         config.registration.clone(),
     );
-    (sessions, accounts)
+    (sessions, limits, accounts)
 }
 
 /// The accounts without a server around them, for an operator at the command line. Another process may be serving them
 /// at the same time.
 pub async fn offline(config: &Config, deps: &Deps) -> Result<(Accounts, Arc<dyn Storage>), StartError> {
     let opened = open(config, Arc::new(LocalBus::default())).await?;
-    let (_, accounts) = accounts(config, &opened.storage, deps);
+    let (_, _, accounts) = accounts(config, &opened.storage, deps);
     Ok((accounts, opened.storage))
 }
 
@@ -178,7 +192,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
 
     let (clock, rng) = (&deps.clock, &deps.rng);
     let name = &config.server.server_name;
-    let (sessions, accounts) = accounts(&config, &storage, deps);
+    let (sessions, limits, accounts) = accounts(&config, &storage, deps);
     let profiles = Profiles::new(name.clone(), Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng));
     let push_rules = Arc::new(PushRules::new(Arc::clone(&storage)));
     let shapes = Shapes::new(Arc::clone(clock));
@@ -232,6 +246,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
         rng: Arc::clone(rng),
         shutdown: shutdown.clone(),
         sessions,
+        limits,
         accounts: Arc::new(accounts),
         profiles: Arc::new(profiles),
         account_data: Arc::new(AccountData::new(Arc::clone(&storage))),

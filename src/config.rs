@@ -5,6 +5,7 @@
 
 mod keys;
 mod load;
+mod rate_limit;
 mod secret;
 mod subnet;
 
@@ -14,6 +15,7 @@ use ruma::{OwnedServerName, RoomVersionId};
 use serde::Deserialize;
 
 pub use load::{CREATABLE, Finding, Loaded, Sources, Weight};
+pub use rate_limit::{Limit, Rate, RateLimit};
 pub use secret::Secret;
 pub use subnet::Subnet;
 
@@ -27,6 +29,7 @@ pub struct Config {
     pub database: Database,
     pub http: Http,
     pub registration: Registration,
+    pub limits: Limits,
     pub rooms: Rooms,
     pub sync: Sync,
     pub log: Log,
@@ -119,6 +122,12 @@ impl Registration {
             && self.registration_token.is_none()
             && self.yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse
     }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    pub rate_limit: RateLimit,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -15,6 +15,7 @@ pub mod name {
     pub const HTTP_IN_FLIGHT: &str = "hearth_http_requests_in_flight";
     pub const HTTP_PANICS: &str = "hearth_http_panics_total";
     pub const HTTP_CONNECTIONS: &str = "hearth_http_connections";
+    pub const RATE_LIMITED: &str = "hearth_rate_limited_total";
     pub const PROCESS_RSS: &str = "process_resident_memory_bytes";
     pub const PROCESS_FDS: &str = "process_open_fds";
     pub const PROCESS_START: &str = "process_start_time_seconds";
@@ -38,6 +39,7 @@ const ALL: &[(Shape, &str, Unit, &str)] = &[
         "Requests answered 500 because their handler panicked: a bug each",
     ),
     (Shape::Gauge, name::HTTP_CONNECTIONS, Unit::Count, "Open connections"),
+    (Shape::Counter, name::RATE_LIMITED, Unit::Count, "Requests refused for there being too many, by limit"),
     (Shape::Gauge, name::PROCESS_RSS, Unit::Bytes, "Memory of this process that is in RAM"),
     (Shape::Gauge, name::PROCESS_FDS, Unit::Count, "Open files and sockets of this process"),
     (Shape::Gauge, name::PROCESS_START, Unit::Seconds, "When this process started, since the Unix epoch"),

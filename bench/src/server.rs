@@ -120,6 +120,7 @@ impl Server {
             .env("CONDUIT_DATABASE_BACKEND", self.options.backend.name())
             .env("CONDUIT_ALLOW_REGISTRATION", "true")
             .env("CONDUIT_YES_I_AM_VERY_VERY_SURE_I_WANT_AN_OPEN_REGISTRATION_SERVER_PRONE_TO_ABUSE", "true")
+            .env("CONDUIT_RATE_LIMIT__ENABLED", "false")
             .env("CONDUIT_LOG", &self.options.log)
             .current_dir(&self.folder)
             .stdin(Stdio::null())

@@ -256,12 +256,18 @@ impl Endpoint {
         })
     }
 
-    /// Authentication first: who is not known shall not make us read a body.
+    /// Authentication first: who is not known, or asks too often, shall not make us read a body.
     async fn call(&self, request: Request, ip: IpAddr) -> Result<Call> {
         let (mut parts, body) = request.into_parts();
         let auth = extract::session(&self.api, &parts, ip, self.route.token).await?;
         if let Some(session) = &auth {
             tracing::Span::current().record("user", session.user_id.as_str());
+        }
+        if let Some(what) = self.route.rate {
+            match &auth {
+                Some(session) => self.api.limits.user(what, session, 1).await?,
+                None => self.api.limits.address(what, ip).await?,
+            }
         }
         let patience = Duration::from_secs(self.api.config.http.request_body_timeout_s);
         let body = extract::read_body(body, self.route.limit, patience).await?;

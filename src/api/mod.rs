@@ -20,8 +20,8 @@ use crate::{
     config::Config,
     service::{
         account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, profiles::Profiles,
-        push_rules::PushRules, receipts::Receipts, rooms::Rooms, session::Authenticator, timeline::Timelines,
-        typing::Typing,
+        push_rules::PushRules, rate_limit::RateLimits, receipts::Receipts, rooms::Rooms, session::Authenticator,
+        timeline::Timelines, typing::Typing,
     },
     shutdown::Shutdown,
     sync::Syncs,
@@ -42,6 +42,7 @@ pub struct Services {
     pub rng: Arc<dyn Rng>,
     pub shutdown: Shutdown,
     pub sessions: Arc<dyn Authenticator>,
+    pub limits: Arc<RateLimits>,
     pub accounts: Arc<Accounts>,
     pub profiles: Arc<Profiles>,
     pub account_data: Arc<AccountData>,

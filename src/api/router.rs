@@ -33,6 +33,7 @@ use super::{
     extract::{Call, Client, Optional, Public, Token},
     respond,
 };
+use crate::service::rate_limit::Limited;
 
 /// A body of this size is read from anybody.
 const PUBLIC_LIMIT: usize = 64 << 10;
@@ -58,6 +59,8 @@ pub(super) struct Route {
     pub(super) limit: usize,
     /// The body is not JSON.
     pub(super) raw: bool,
+    /// How often it may be asked, by a user or else by an address.
+    pub(super) rate: Option<Limited>,
     /// Waits for news: it ends when its client goes away. Other writes go on to their end.
     pub(super) waits: bool,
     pub(super) handler: Handler,
@@ -155,6 +158,11 @@ impl Routes {
         })
     }
 
+    /// The last endpoint may be asked so often: by a user, or where it takes no token, from an address.
+    pub fn limited(self, what: Limited) -> Self {
+        self.last(|route| route.rate = Some(what))
+    }
+
     /// The last endpoint waits for news although its method is not GET: when its client goes away, it ends.
     pub fn waits(self) -> Self {
         self.last(|route| route.waits = true)
@@ -187,6 +195,7 @@ impl Routes {
             token,
             limit,
             raw: false,
+            rate: None,
             waits: R::METHOD == Method::GET,
             handler,
         });

@@ -6,7 +6,7 @@ use serde::{
 };
 use toml::Table;
 
-use super::{Database, Http, Log, Metrics, Registration, Rooms, Server, Sync, WellKnown};
+use super::{Database, Http, Limits, Log, Metrics, RateLimit, Registration, Rooms, Server, Sync, WellKnown};
 
 /// One struct of the configuration: its keys, and whether it takes the value of one.
 struct Section {
@@ -18,12 +18,13 @@ fn section<S: DeserializeOwned>() -> Section {
     Section { keys: field_names::<S>(), takes: |table| table.try_into::<S>().map(drop).map_err(|e| e.message().into()) }
 }
 
-fn sections() -> [Section; 8] {
+fn sections() -> [Section; 9] {
     [
         section::<Server>(),
         section::<Database>(),
         section::<Http>(),
         section::<Registration>(),
+        section::<Limits>(),
         section::<Rooms>(),
         section::<Sync>(),
         section::<Log>(),
@@ -32,8 +33,8 @@ fn sections() -> [Section; 8] {
 }
 
 /// The tables under `[global]`, with their keys.
-fn tables() -> [(&'static str, &'static [&'static str]); 1] {
-    [("well_known", field_names::<WellKnown>())]
+fn tables() -> [(&'static str, &'static [&'static str]); 2] {
+    [("well_known", field_names::<WellKnown>()), ("rate_limit", field_names::<RateLimit>())]
 }
 
 pub(super) fn is_table(key: &str) -> bool {

@@ -196,6 +196,7 @@ impl Reader {
             database: self.section(&table),
             http: self.section(&table),
             registration: self.section(&table),
+            limits: self.section(&table),
             rooms: self.section(&table),
             sync: self.section(&table),
             log: self.section(&table),
@@ -243,7 +244,7 @@ impl Reader {
 
     /// What no type can see.
     fn judge(&mut self, config: &Config) {
-        let Config { server, database, http, registration, rooms, sync, log, metrics: _ } = config;
+        let Config { server, database, http, registration, limits: _, rooms, sync, log, metrics: _ } = config;
         let mut must = |holds: bool, text: &str| {
             if !holds {
                 self.findings.push(Finding { weight: Weight::Wrong, text: text.to_owned() });

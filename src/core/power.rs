@@ -75,6 +75,15 @@ impl Power {
         &self.creators
     }
 
+    /// Creators, and whoever has a level of their own; some may be both.
+    pub fn named(&self) -> impl Iterator<Item = &UserId> {
+        self.creators.iter().chain(self.users.keys()).map(AsRef::as_ref)
+    }
+
+    pub fn users_default(&self) -> Int {
+        self.users_default
+    }
+
     /// From version 12 on creators stand above every number.
     pub fn user(&self, user: &UserId) -> UserPowerLevel {
         if self.rules.privileged_creators.as_ref().is_some_and(|creators| creators.contains(user)) {

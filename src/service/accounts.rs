@@ -24,6 +24,7 @@ use crate::config;
 
 use super::{
     passwords::{MAX_PASSWORD_BYTES, Passwords},
+    rate_limit::RateLimits,
     session::Session,
     sessions::{Sessions, TokenHash, new_token},
     uia,
@@ -42,6 +43,7 @@ pub struct Accounts {
     rng: Arc<dyn Rng>,
     pub(super) registration: config::Registration,
     sessions: Arc<Sessions>,
+    limits: Arc<RateLimits>,
     passwords: Passwords,
     /// There is no user yet: the first comes with the token that was printed at the start.
     empty: AtomicBool,
@@ -89,10 +91,21 @@ impl Accounts {
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
         sessions: Arc<Sessions>,
+        limits: Arc<RateLimits>,
         registration: config::Registration,
     ) -> Self {
         let passwords = Passwords::new(Arc::clone(&rng));
-        Self { server_name, storage, clock, rng, registration, sessions, passwords, empty: AtomicBool::new(false) }
+        Self {
+            server_name,
+            storage,
+            clock,
+            rng,
+            registration,
+            sessions,
+            limits,
+            passwords,
+            empty: AtomicBool::new(false),
+        }
     }
 
     /// At the start: if there is no user yet, the token with which the first one registers as an administrator. The
@@ -323,7 +336,9 @@ impl Accounts {
     /// The user and their password's hash, if the password is right. That there is no such user takes as long to find
     /// out as that the password is wrong.
     async fn check(&self, user: &str, password: String) -> Result<Option<(OwnedUserId, String)>> {
-        let row = match self.local_user(user) {
+        let named = self.local_user(user);
+        self.limits.account(&named.as_ref().map_or(user, |id| id.as_str()).to_lowercase()).await?;
+        let row = match named {
             Some(id) => self.active_user(id).await?,
             None => None,
         };

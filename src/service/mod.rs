@@ -8,6 +8,7 @@ mod passwords;
 pub mod profiles;
 pub mod push;
 pub mod push_rules;
+pub mod rate_limit;
 pub mod receipts;
 pub mod rooms;
 pub mod session;

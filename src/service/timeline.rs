@@ -7,6 +7,7 @@ use hearth_core::{
     Error, Result,
     limits::MAX_PAGE,
     token::{TimelineToken, Token},
+    visibility::membership_in,
 };
 use hearth_storage::{Direction, Membership, RoomRow, RoomView, StateOf, Storage, StoredEvent, membership_at};
 use ruma::{EventId, RoomId, api::client::filter::RoomEventFilter, serde::Raw};
@@ -255,7 +256,7 @@ impl Timelines {
         let (room, state) = self.visible_state(reader, room_id, of, at).await?;
         let mut members = Vec::with_capacity(state.len());
         for event in &state {
-            let membership = membership_in(&event.json)?;
+            let membership = membership_in(&event.json).to_string();
             let wanted = wish.membership.as_ref().is_none_or(|m| *m == membership)
                 && wish.not_membership.as_ref().is_none_or(|m| *m != membership);
             if wanted {
@@ -281,16 +282,4 @@ impl Timelines {
             (_, Access::Until(_)) => Err(Error::forbidden("You are not in this room")),
         }
     }
-}
-
-fn membership_in(json: &str) -> Result<String> {
-    #[derive(serde::Deserialize)]
-    struct Event {
-        content: Content,
-    }
-    #[derive(serde::Deserialize)]
-    struct Content {
-        membership: String,
-    }
-    Ok(serde_json::from_str::<Event>(json).map_err(Error::internal)?.content.membership)
 }

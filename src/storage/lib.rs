@@ -13,6 +13,7 @@ mod error;
 pub mod filters;
 pub mod follow;
 mod job;
+pub mod memberships;
 pub mod metrics_names;
 mod migrate;
 mod outbox;
@@ -62,6 +63,7 @@ pub trait Storage:
     + transactions::Transactions
     + rooms::Rooms
     + timeline::Timeline
+    + memberships::Memberships
     + ephemeral::Receipts
     + sync_page::SyncPages
     + follow::Follow
@@ -127,6 +129,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (ephemeral::ALL, ephemeral::ALL_BULK),
         (filters::ALL, filters::ALL_BULK),
         (follow::ALL, follow::ALL_BULK),
+        (memberships::ALL, memberships::ALL_BULK),
         (profiles::ALL, profiles::ALL_BULK),
         (rooms::ALL, rooms::ALL_BULK),
         (sessions::ALL, sessions::ALL_BULK),

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use hearth_core::visibility::can_see;
+use hearth_core::visibility::{can_see, visibility_in};
 use ruma::events::room::{history_visibility::HistoryVisibility, member::MembershipState};
 use serde::Deserialize;
 
@@ -439,21 +439,6 @@ fn last_before<T>(log: &[(i64, T)], pos: i64) -> Option<&T> {
 /// Whether an `m.room.history_visibility` event lets everybody read.
 pub fn is_world_readable(json: &str) -> bool {
     visibility_in(json) == HistoryVisibility::WorldReadable
-}
-
-fn visibility_in(json: &str) -> HistoryVisibility {
-    #[derive(Deserialize)]
-    struct Event {
-        content: Content,
-    }
-    #[derive(Deserialize)]
-    struct Content {
-        history_visibility: HistoryVisibility,
-    }
-    match serde_json::from_str::<Event>(json).map(|e| e.content.history_visibility) {
-        Ok(HistoryVisibility::_Custom(_)) | Err(_) => HistoryVisibility::Shared,
-        Ok(known) => known,
-    }
 }
 
 fn is_member_event_of(json: &str, user_id: &str) -> bool {

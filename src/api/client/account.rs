@@ -10,13 +10,18 @@ use ruma::api::client::account::{
 
 use crate::{
     api::{Api, Client, Public, Routes},
-    service::accounts::{Registration, Welcome},
+    service::{
+        accounts::{Registration, Welcome},
+        rate_limit::Limited,
+    },
 };
 
 pub(super) fn routes(r: Routes) -> Routes {
     r.public(register)
         .public(available)
+        .limited(Limited::RegistrationAvailable)
         .public(token_validity)
+        .limited(Limited::RegistrationTokenValidity)
         .client(whoami)
         .client(change_password)
         .client(deactivate)
@@ -30,6 +35,9 @@ async fn register(api: Api, req: Public<register::v3::Request>) -> Result<regist
     if body.login_type.is_some() {
         return Err(Error::unknown("This type of registration is not supported"));
     }
+    // Who only asks what to do is told whether the name is free.
+    let what = if body.auth.is_some() { Limited::Registration } else { Limited::RegistrationAvailable };
+    api.limits.address(what, req.ip).await?;
     let wanted = Registration {
         username: body.username,
         password: body.password,

@@ -14,13 +14,18 @@ use ruma::{
 use super::reader;
 use crate::{
     api::{Api, Client, Public, Routes},
-    service::directory::{List, ListWish},
+    service::{
+        directory::{List, ListWish},
+        rate_limit::Limited,
+    },
 };
 
 pub(super) fn routes(r: Routes) -> Routes {
     r.client(add)
+        .limited(Limited::Message)
         .public(get)
         .client(delete)
+        .limited(Limited::Message)
         .client(of_room)
         .public(visibility)
         .client(set_visibility)

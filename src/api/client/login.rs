@@ -12,11 +12,11 @@ use ruma::api::client::{
 
 use crate::{
     api::{Api, Client, Public, Routes},
-    service::accounts::Welcome,
+    service::{accounts::Welcome, rate_limit::Limited},
 };
 
 pub(super) fn routes(r: Routes) -> Routes {
-    r.public(login_types).public(login).client(logout).client(logout_all)
+    r.public(login_types).public(login).limited(Limited::LoginAddress).client(logout).client(logout_all)
 }
 
 async fn login_types(_: Api, _: Public<get_login_types::v3::Request>) -> Result<get_login_types::v3::Response> {

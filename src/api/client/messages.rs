@@ -12,7 +12,7 @@ use ruma::{
             state::{get_state_event_for_key, get_state_events, send_state_event},
         },
     },
-    events::TimelineEventType,
+    events::{StateEventType, TimelineEventType},
 };
 use serde_json::{json, value::to_raw_value};
 
@@ -20,13 +20,23 @@ use super::{lenient::Messages, optional_token, reader};
 use crate::{
     api::{Api, Client, Routes},
     service::{
+        rate_limit::Limited,
         rooms::{Message, Txn},
         timeline::PageWish,
     },
 };
 
 pub(super) fn routes(r: Routes) -> Routes {
-    r.client(send).client(redact).client(set_state).client(state).client(state_key).client(event).client(messages)
+    r.client(send)
+        .limited(Limited::Message)
+        .client(redact)
+        .limited(Limited::Message)
+        .client(set_state)
+        .limited(Limited::Message)
+        .client(state)
+        .client(state_key)
+        .client(event)
+        .client(messages)
 }
 
 async fn send(api: Api, req: Client<send_message_event::v3::Request>) -> Result<send_message_event::v3::Response> {
@@ -65,6 +75,14 @@ async fn redact(api: Api, req: Client<redact_event::v3::Request>) -> Result<reda
 
 async fn set_state(api: Api, req: Client<send_state_event::v3::Request>) -> Result<send_state_event::v3::Response> {
     let body = req.body;
+    if body.event_type == StateEventType::RoomMember {
+        // The other way to the same end.
+        match body.body.get_field::<String>("membership").ok().flatten().as_deref() {
+            Some("invite") => api.limits.user(Limited::Invite, &req.auth, 1).await?,
+            Some("join" | "knock") => api.limits.user(Limited::Join, &req.auth, 1).await?,
+            _ => {}
+        }
+    }
     let content = body.body.into_json();
     let id = api.rooms.set_state(&body.room_id, &req.auth.user_id, body.event_type, &body.state_key, content).await?;
     Ok(send_state_event::v3::Response::new(id))

@@ -3,10 +3,14 @@
 use hearth_core::Result;
 use ruma::api::client::profile::{delete_profile_field, get_profile, get_profile_field, set_profile_field};
 
-use crate::api::{Api, Client, Public, Routes};
+use crate::{
+    api::{Api, Client, Public, Routes},
+    service::rate_limit::Limited,
+};
 
 pub(super) fn routes(r: Routes) -> Routes {
-    r.public(whole).public(field).client(set).client(delete)
+    // A change goes to all rooms.
+    r.public(whole).public(field).client(set).limited(Limited::Message).client(delete).limited(Limited::Message)
 }
 
 async fn whole(api: Api, req: Public<get_profile::v3::Request>) -> Result<get_profile::v3::Response> {

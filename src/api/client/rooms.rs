@@ -9,6 +9,7 @@ use ruma::{
     api::{
         IncomingRequest, Metadata,
         client::{
+            knock::knock_room,
             membership::{
                 ban_user, forget_room, get_member_events, invite_user, join_room_by_id, join_room_by_id_or_alias,
                 joined_members, joined_rooms, kick_user, leave_room, unban_user,
@@ -26,6 +27,7 @@ use super::{lenient::WithContent, optional_token, reader};
 use crate::{
     api::{Api, Client, Json, Routes},
     service::{
+        rate_limit::Limited,
         rooms::{CreateRoom, Join, Preset, Target},
         timeline::MemberWish,
     },
@@ -33,13 +35,23 @@ use crate::{
 
 pub(super) fn routes(r: Routes) -> Routes {
     r.client(create)
+        .limited(Limited::RoomCreation)
         .client(invite)
+        .limited(Limited::Invite)
         .client(join_by_id)
+        .limited(Limited::Join)
         .client(join)
+        .limited(Limited::Join)
+        .client(knock)
+        .limited(Limited::Join)
         .client(leave)
+        .limited(Limited::Message)
         .client(kick)
+        .limited(Limited::Message)
         .client(ban)
+        .limited(Limited::Message)
         .client(unban)
+        .limited(Limited::Message)
         .client(forget)
         .client(rooms)
         .client(members)
@@ -81,6 +93,7 @@ async fn create(api: Api, req: Client<create_room::v3::Request>) -> Result<creat
         invite: body.invite,
         is_direct: body.is_direct,
     };
+    api.limits.user(Limited::Invite, &req.auth, wish.invite.len()).await?;
     let room_id = api.rooms.create(&req.auth.user_id, wish).await?;
     Ok(create_room::v3::Response::new(room_id))
 }
@@ -125,6 +138,12 @@ async fn resolve(api: &Api, name: &RoomOrAliasId) -> Result<OwnedRoomId> {
         Ok(id) => Ok(id),
         Err(alias) => api.rooms.by_alias(&alias).await,
     }
+}
+
+async fn knock(api: Api, req: Client<knock_room::v3::Request>) -> Result<knock_room::v3::Response> {
+    let room_id = resolve(&api, &req.body.room_id_or_alias).await?;
+    api.rooms.knock(&room_id, &req.auth.user_id, req.body.reason).await?;
+    Ok(knock_room::v3::Response::new(room_id))
 }
 
 async fn leave(api: Api, req: Client<leave_room::v3::Request>) -> Result<leave_room::v3::Response> {

@@ -1,14 +1,16 @@
 //! Who is in a room: invite, join, knock, leave, kick, ban, unban. One function writes them all; the authorisation rules
 //! decide.
 
-use hearth_core::{Error, Kind, Result};
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId};
+use hearth_core::{Error, Kind, Result, visibility::membership_in};
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId, events::room::member::MembershipState,
+};
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     Rooms,
     send::last,
-    write::{Head, Intent, Part, Wish, membership_of},
+    write::{AUTHORISED_BY, Head, Intent, Part, Wish},
 };
 
 /// A change of somebody's membership.
@@ -50,7 +52,7 @@ impl Intent for SetMembership {
     async fn wish(&self, rooms: &Rooms, head: &Head) -> Result<Wish> {
         let target = &self.target;
         let current = rooms.current(head, "m.room.member", target.user.as_str()).await?;
-        let was = current.as_ref().map(|(_, pdu)| membership_of(pdu)).transpose()?;
+        let was = current.as_ref().map(|(_, pdu)| membership_in(&pdu.json).to_string());
         // First who asks: strangers learn nothing of who is in the room or banned.
         if self.part.sender != target.user {
             rooms.must_be_in(head, &self.part.sender).await?;
@@ -76,7 +78,7 @@ impl Intent for SetMembership {
             }
             _ => {}
         }
-        Ok(Wish::Write(vec![self.part.clone()]))
+        Ok(Wish::Write(vec![rooms.admitted(head, self.part.clone()).await?]))
     }
 }
 
@@ -106,7 +108,7 @@ impl Intent for ShowProfile {
             };
         }
         content.remove("reason");
-        content.remove("join_authorised_via_users_server");
+        content.remove(AUTHORISED_BY);
         let content = serde_json::value::to_raw_value(&content).map_err(Error::internal)?;
         Ok(Wish::Write(vec![Part::state(&self.user, "m.room.member", self.user.as_str(), content)]))
     }
@@ -117,10 +119,17 @@ impl Rooms {
     pub async fn join(&self, room_id: &RoomId, user: &UserId, join: Join) -> Result<()> {
         let mut extra = join.content;
         // What the server says, or the request and not the event.
-        for key in ["join_authorised_via_users_server", "third_party_signed", "reason"] {
+        for key in [AUTHORISED_BY, "third_party_signed", "reason"] {
             extra.remove(key);
         }
         let target = Target { user: user.to_owned(), membership: "join", reason: join.reason, extra };
+        self.set_membership(room_id, user, target).await?;
+        Ok(())
+    }
+
+    /// Asks to be let in.
+    pub async fn knock(&self, room_id: &RoomId, user: &UserId, reason: Option<String>) -> Result<()> {
+        let target = Target { user: user.to_owned(), membership: "knock", reason, extra: Map::new() };
         self.set_membership(room_id, user, target).await?;
         Ok(())
     }
@@ -145,9 +154,8 @@ impl Rooms {
 
     /// Only who is in a room may do anything to it.
     pub(super) async fn must_be_in(&self, head: &Head, user: &UserId) -> Result<()> {
-        let current = self.current(head, "m.room.member", user.as_str()).await?;
-        match current.map(|(_, pdu)| membership_of(&pdu)).transpose()?.as_deref() {
-            Some("join") => Ok(()),
+        match self.standing(head, user).await? {
+            MembershipState::Join => Ok(()),
             _ => Err(Error::forbidden("You are not in this room")),
         }
     }

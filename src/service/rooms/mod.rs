@@ -4,6 +4,7 @@ mod create;
 mod membership;
 pub mod numbers;
 mod receive;
+mod restricted;
 mod send;
 pub mod state;
 mod write;
@@ -22,7 +23,7 @@ use ruma::{OwnedRoomId, RoomVersionId, UserId};
 pub use create::{CreateRoom, Preset};
 pub use membership::{Join, Target};
 pub use send::Message;
-pub use write::{Head, Part, Txn, membership_of};
+pub use write::{Head, Part, Txn};
 
 use super::push::Push;
 use numbers::Numbers;
@@ -71,9 +72,13 @@ impl Rooms {
         &self.default_version
     }
 
+    fn is_local(&self, user: &UserId) -> bool {
+        user.server_name() == self.signer.server_name()
+    }
+
     /// Only people of this server can be reached until there is federation.
     fn must_be_local(&self, user: &UserId) -> Result<()> {
-        if user.server_name() == self.signer.server_name() {
+        if self.is_local(user) {
             Ok(())
         } else {
             Err(Error::forbidden(format!("{user} is on another server, and this server doesn't federate")))

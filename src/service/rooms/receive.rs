@@ -287,7 +287,7 @@ impl Rooms {
         for d in differences {
             let membership = if d.event_type == TimelineEventType::RoomMember.to_string() {
                 let event = |sn: Option<i64>| sn.and_then(|sn| events.get(&sn));
-                self.membership_between(&d.state_key, event(d.before), event(d.after))?
+                self.membership_between(&d.state_key, event(d.before), event(d.after))
             } else {
                 None
             };

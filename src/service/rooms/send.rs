@@ -1,15 +1,15 @@
 //! Messages, state and redactions.
 
-use hearth_core::{Error, Kind, Result, power::Power};
+use hearth_core::{Error, Kind, Result, canonical, power::Power};
 use ruma::{
     EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId,
     events::{StateEventType, TimelineEventType},
 };
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
     Rooms,
-    write::{Head, Intent, Part, Txn, Wish},
+    write::{AUTHORISED_BY, Head, Intent, Part, Txn, Wish},
 };
 
 /// A message event as a client sends it.
@@ -47,7 +47,7 @@ impl Intent for SetState {
             rooms.must_be_in(head, &part.sender).await?;
             return Ok(Wish::Nothing(current.event_id.clone()));
         }
-        Ok(Wish::Write(vec![part.clone()]))
+        Ok(Wish::Write(vec![rooms.admitted(head, part.clone()).await?]))
     }
 }
 
@@ -80,6 +80,7 @@ impl Rooms {
             state_key: None,
             content: message.content,
             redacts: None,
+            authorised_by: None,
         };
         last(self.write(&message.room_id, Some(&txn), &Send(part)).await?)
     }
@@ -97,10 +98,11 @@ impl Rooms {
         if event_type == StateEventType::RoomCreate {
             return Err(Error::forbidden("A room is created only once"));
         }
-        let part = Part::state(sender, &kind, state_key, content);
+        let mut part = Part::state(sender, &kind, state_key, content);
         if part.event_type == TimelineEventType::RoomMember {
             let user = <&UserId>::try_from(state_key).map_err(|_| Error::bad_json("The state key is not a user id"))?;
             self.must_be_local(user)?;
+            part.content = without_authorisation(part.content)?;
         }
         if part.event_type == TimelineEventType::RoomCanonicalAlias {
             self.check_aliases(room_id, &part.content).await?;
@@ -144,6 +146,7 @@ impl Rooms {
             state_key: None,
             content,
             redacts: Some(target.to_owned()),
+            authorised_by: None,
         };
         last(self.write(room_id, Some(&txn), &Redact { part, target: target.to_owned() }).await?)
     }
@@ -197,6 +200,16 @@ impl Aliases {
 
 pub(super) fn last(ids: Vec<OwnedEventId>) -> Result<OwnedEventId> {
     ids.into_iter().next_back().ok_or_else(|| Error::internal("a write without event"))
+}
+
+/// Clients send back what they read in a member event; who vouched for somebody is not theirs to say.
+fn without_authorisation(content: Box<RawValue>) -> Result<Box<RawValue>> {
+    if !content.get().contains(AUTHORISED_BY) {
+        return Ok(content);
+    }
+    let mut object = canonical::parse_object(content.get())?;
+    object.remove(AUTHORISED_BY);
+    to_raw_value(&object).map_err(Error::internal)
 }
 
 /// Whether two texts are the same JSON.

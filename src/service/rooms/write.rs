@@ -5,6 +5,7 @@
 //! decide again. A conflict never reaches a client.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{
         Arc,
@@ -13,11 +14,12 @@ use std::{
 };
 
 use hearth_core::{
-    Error, Result, auth,
+    Error, Result, auth, canonical,
     event::{self, Draft, Pdu},
     power::Power,
     room_version::RoomVersion,
     state::trie::{NewNode, NodeHash},
+    visibility::membership_in,
 };
 use hearth_storage::{
     Base, MembershipChange, NewEvent, Persisted, Redaction, RoomCommit, RoomHead, StateChange, Status, Transaction,
@@ -26,7 +28,7 @@ use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId,
     events::{StateEventType, TimelineEventType},
 };
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
     Rooms,
@@ -36,6 +38,9 @@ use super::{
 /// How often a write is decided anew before it gives up. Each conflict means that somebody else got through.
 pub(super) const ATTEMPTS: u32 = 30;
 
+/// Where a member event says who vouches for a join.
+pub(super) const AUTHORISED_BY: &str = "join_authorised_via_users_server";
+
 /// An event to be made.
 #[derive(Clone, Debug)]
 pub struct Part {
@@ -44,6 +49,8 @@ pub struct Part {
     pub state_key: Option<String>,
     pub content: Box<RawValue>,
     pub redacts: Option<OwnedEventId>,
+    /// Who vouches for somebody joining a restricted room; the server found out that they may.
+    pub authorised_by: Option<OwnedUserId>,
 }
 
 impl Part {
@@ -54,7 +61,16 @@ impl Part {
             state_key: Some(state_key.to_owned()),
             content,
             redacts: None,
+            authorised_by: None,
         }
+    }
+
+    /// The content as it goes into the event.
+    fn whole_content(&self) -> Result<Cow<'_, RawValue>> {
+        let Some(by) = &self.authorised_by else { return Ok(Cow::Borrowed(&self.content)) };
+        let mut content = canonical::parse_object(self.content.get())?;
+        content.insert(AUTHORISED_BY.to_owned(), by.to_string().into());
+        Ok(Cow::Owned(to_raw_value(&content).map_err(Error::internal)?))
     }
 }
 
@@ -335,7 +351,8 @@ impl Rooms {
     pub(super) async fn append(&self, chain: &mut Chain, part: &Part, sn: i64, txn: Option<&Txn>) -> Result<()> {
         let version = chain.head.version;
         check_own(part)?;
-        let keys = auth::auth_keys(&part.event_type, &part.sender, part.state_key.as_deref(), &part.content, version)?;
+        let content = part.whole_content()?;
+        let keys = auth::auth_keys(&part.event_type, &part.sender, part.state_key.as_deref(), &content, version)?;
         let create = (StateEventType::RoomCreate, String::new());
         let in_auth_events = keys.len();
         let mut fetched: HashMap<(StateEventType, String), (i64, Arc<Pdu>)> = HashMap::new();
@@ -363,7 +380,7 @@ impl Rooms {
             sender: part.sender.clone(),
             event_type: part.event_type.clone(),
             state_key: part.state_key.clone(),
-            content: part.content.clone(),
+            content: content.into_owned(),
             redacts: part.redacts.clone(),
             prev_events,
             auth_events,
@@ -389,7 +406,7 @@ impl Rooms {
             chain.head.made.add(&made);
             chain.nodes.extend(made);
             chain.head.root = root;
-            let membership = self.membership_change(&pdu, prev.as_ref().map(|(_, p)| p))?;
+            let membership = self.membership_change(&pdu, prev.as_ref().map(|(_, p)| p));
             chain.head.joined += membership.as_ref().map_or(0, MembershipChange::joins);
             chain.changes.push(StateChange {
                 at: chain.events.len(),
@@ -445,13 +462,9 @@ impl Rooms {
     }
 
     /// What a state event does to a membership, if it is one.
-    pub(super) fn membership_change(
-        &self,
-        pdu: &Arc<Pdu>,
-        prev: Option<&Arc<Pdu>>,
-    ) -> Result<Option<MembershipChange>> {
+    pub(super) fn membership_change(&self, pdu: &Arc<Pdu>, prev: Option<&Arc<Pdu>>) -> Option<MembershipChange> {
         if pdu.event_type != TimelineEventType::RoomMember {
-            return Ok(None);
+            return None;
         }
         self.membership_between(pdu.state_key.as_deref().unwrap_or_default(), prev, Some(pdu))
     }
@@ -462,11 +475,11 @@ impl Rooms {
         user: &str,
         before: Option<&Arc<Pdu>>,
         after: Option<&Arc<Pdu>>,
-    ) -> Result<Option<MembershipChange>> {
-        let prev = before.map(|p| membership_of(p)).transpose()?;
-        let membership = after.map_or_else(|| Ok("leave".to_owned()), |p| membership_of(p))?;
+    ) -> Option<MembershipChange> {
+        let prev = before.map(|p| membership_in(&p.json).to_string());
+        let membership = after.map_or_else(|| "leave".to_owned(), |p| membership_in(&p.json).to_string());
         let local = user.split_once(':').is_some_and(|(_, server)| server == self.signer.server_name().as_str());
-        Ok(Some(MembershipChange { membership, prev, local }))
+        Some(MembershipChange { membership, prev, local })
     }
 
     /// What a redaction makes of its target.
@@ -509,15 +522,6 @@ fn check_own(part: &Part) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// The `membership` of a member event.
-pub fn membership_of(pdu: &Pdu) -> Result<String> {
-    #[derive(serde::Deserialize)]
-    struct Content {
-        membership: String,
-    }
-    Ok(pdu.content_as::<Content>()?.membership)
 }
 
 /// Events that are decided one on top of the other, to be stored in one commit.

@@ -88,6 +88,8 @@ impl Given {
         config.server.server_name = "test.example".try_into().expect("a server name");
         config.http.address = Addresses::One([127, 0, 0, 1].into());
         config.http.port = 0;
+        // People in tests do in a second what others do in a day.
+        config.limits.rate_limit.enabled = false;
         config.database.database_path = self.dir.path().join("db");
         if let Some(schema) = &self.postgres {
             config.database.database_backend = Backend::Postgres;

@@ -63,11 +63,16 @@ impl Person {
         Self::known_as(http, &http.post("/_matrix/client/v3/register", &body).await.ok())
     }
 
-    /// The same person on a new device, perhaps on another server of the deployment.
-    pub async fn logs_in_on(&self, http: &Http) -> Self {
-        let user = json!({ "type": "m.id.user", "user": self.id });
+    /// Somebody who is registered, on a new device.
+    pub async fn logs_in(http: &Http, name: &str) -> Self {
+        let user = json!({ "type": "m.id.user", "user": name });
         let body = json!({ "type": "m.login.password", "identifier": user, "password": PASSWORD });
         Self::known_as(http, &http.post("/_matrix/client/v3/login", &body).await.ok())
+    }
+
+    /// The same person on a new device, perhaps on another server of the deployment.
+    pub async fn logs_in_on(&self, http: &Http) -> Self {
+        Self::logs_in(http, &self.id).await
     }
 
     /// The same device, talking to another server of the deployment.

@@ -31,6 +31,7 @@ impl Program {
             "log_format=\"json\"",
             "server_name=\"test.example\"",
             "database_pool_size=4",
+            "rate_limit.enabled=false",
             "allow_registration=true",
             "yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse=true",
         ];

@@ -1,0 +1,197 @@
+//! Who does too much of something is told when to come back.
+
+use hearth::config::{Limit, RateLimit};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Given, Http, Reply, Server, each_backend, people::Person};
+
+/// A server where anybody may register, and nobody may do too much.
+async fn strict_server(given: &Given, limits: RateLimit) -> Server {
+    given
+        .server_with(|config| {
+            config.registration.allow_registration = true;
+            config.registration.yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse = true;
+            config.limits.rate_limit = limits;
+        })
+        .await
+}
+
+async fn asks_from(http: &Http, address: &str, method: Method, path: &str, body: Option<&Value>) -> Reply {
+    let request = http.request(method, path).header("x-forwarded-for", address);
+    let request = if let Some(body) = body { request.json(body) } else { request };
+    http.send(request).await
+}
+
+async fn login_from(http: &Http, address: &str, user: &str, password: &str) -> Reply {
+    let identifier = json!({ "type": "m.id.user", "user": user });
+    let body = json!({ "type": "m.login.password", "identifier": identifier, "password": password });
+    asks_from(http, address, Method::POST, "/_matrix/client/v3/login", Some(&body)).await
+}
+
+/// How long to wait, which is said in two places.
+#[track_caller]
+fn told_to_wait(reply: &Reply) -> i64 {
+    let ms = reply.refused(429, "M_LIMIT_EXCEEDED")["retry_after_ms"].as_i64().expect("a time to wait");
+    let seconds: i64 = reply.header("retry-after").expect("the header").parse().expect("seconds");
+    assert_eq!(seconds, (ms + 999) / 1000);
+    ms
+}
+
+const RIGHT: &str = "correct horse battery staple";
+
+each_backend! {
+    async fn an_address_has_ten_logins_a_minute(given: Given) {
+        let server = strict_server(given, RateLimit::default()).await;
+        Person::registers(&server, "alice").await;
+        for n in 0..9 {
+            login_from(&server, "192.0.2.1", &format!("user{n}"), "a guess").await.refused(403, "M_FORBIDDEN");
+        }
+        login_from(&server, "192.0.2.1", "alice", RIGHT).await.ok();
+        let wait = told_to_wait(&login_from(&server, "192.0.2.1", "alice", RIGHT).await);
+        login_from(&server, "192.0.2.2", "alice", RIGHT).await.ok();
+        login_from(&server, "2001:db8::1", "alice", RIGHT).await.ok();
+
+        server.clock.advance(wait - 1);
+        told_to_wait(&login_from(&server, "192.0.2.1", "alice", RIGHT).await);
+        server.clock.advance(1);
+        login_from(&server, "192.0.2.1", "alice", RIGHT).await.ok();
+        told_to_wait(&login_from(&server, "192.0.2.1", "alice", RIGHT).await);
+        server.clock.advance(60_000);
+        for n in 0..10 {
+            login_from(&server, "192.0.2.1", &format!("user{n}"), "a guess").await.refused(403, "M_FORBIDDEN");
+        }
+        told_to_wait(&login_from(&server, "192.0.2.1", "alice", RIGHT).await);
+    }
+
+    async fn an_account_is_not_guessed_from_many_addresses(given: Given) {
+        let server = strict_server(given, RateLimit::default()).await;
+        let alice = Person::registers(&server, "alice").await;
+        let mut answers = Vec::new();
+        // However the name is written, and whether there is such a user or not.
+        for names in [["alice", "@alice:test.example", "Alice"], ["nobody", "@nobody:test.example", "Nobody"]] {
+            for n in 0..10 {
+                let from = format!("192.0.2.{n}");
+                login_from(&server, &from, names[n % 3], "a guess").await.refused(403, "M_FORBIDDEN");
+            }
+            let refusal = login_from(&server, "198.51.100.1", names[0], RIGHT).await;
+            told_to_wait(&refusal);
+            answers.push(refusal.json());
+        }
+        assert_eq!(answers[0], answers[1]);
+        // A stolen access token is no way around it, and other users are not concerned.
+        let auth = json!({ "type": "m.login.password", "identifier": { "type": "m.id.user", "user": "alice" }, "password": "a guess" });
+        let body = json!({ "new_password": "mine", "auth": auth });
+        told_to_wait(&alice.post("/account/password", body).await);
+        Person::registers(&server, "bob").await;
+        login_from(&server, "198.51.100.1", "bob", RIGHT).await.ok();
+    }
+
+    async fn an_address_makes_so_many_accounts(given: Given) {
+        let limits = RateLimit {
+            registration: Limit::of(0.5, 2),
+            registration_available: Limit::of(1.0, 3),
+            registration_token_validity: Limit::of(1.0, 1),
+            ..RateLimit::default()
+        };
+        let server = strict_server(given, limits).await;
+        let path = "/_matrix/client/v3/register";
+        let register = |from: &'static str, name: &'static str| {
+            let http = &server;
+            async move {
+                let body = json!({ "username": name, "password": "x", "auth": { "type": "m.login.dummy" } });
+                asks_from(http, from, Method::POST, path, Some(&body)).await
+            }
+        };
+        register("192.0.2.1", "a").await.ok();
+        register("192.0.2.1", "a").await.refused(400, "M_USER_IN_USE");
+        let wait = told_to_wait(&register("192.0.2.1", "b").await);
+        register("192.0.2.2", "b").await.ok();
+        server.clock.advance(wait);
+        register("192.0.2.1", "c").await.ok();
+
+        // Asking what to do first costs no attempt, and is counted with the looks for a name.
+        let ask = json!({ "username": "d" });
+        let look = "/_matrix/client/v3/register/available?username=d";
+        for _ in 0..2 {
+            assert_eq!(asks_from(&server, "192.0.2.3", Method::POST, path, Some(&ask)).await.status, 401);
+        }
+        asks_from(&server, "192.0.2.3", Method::GET, look, None).await.ok();
+        told_to_wait(&asks_from(&server, "192.0.2.3", Method::GET, look, None).await);
+        told_to_wait(&asks_from(&server, "192.0.2.3", Method::POST, path, Some(&ask)).await);
+        let token = "/_matrix/client/v1/register/m.login.registration_token/validity?token=guess";
+        asks_from(&server, "192.0.2.3", Method::GET, token, None).await.ok();
+        told_to_wait(&asks_from(&server, "192.0.2.3", Method::GET, token, None).await);
+    }
+
+    async fn nobody_floods_a_room(given: Given) {
+        let limits = RateLimit { message: Limit::of(1.0, 5), ..RateLimit::default() };
+        let server = strict_server(given, limits).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let room = alice.opens_a_room().await;
+        bob.joins(&room).await;
+        // Messages, state, redactions, leaving, a new name: all of it is written to rooms.
+        let first = alice.says(&room, "one").await;
+        alice.sets(&room, "m.room.topic", "", json!({ "topic": "cats" })).await.ok();
+        alice.redacts(&room, &first).await.ok();
+        alice.put(&format!("/profile/{}/displayname", alice.id), json!({ "displayname": "A" })).await.ok();
+        alice.does("kick", &room, &bob).await;
+        let wait = told_to_wait(&alice.sends(&room, "t", "six").await);
+        told_to_wait(&alice.sets(&room, "m.room.topic", "", json!({ "topic": "dogs" })).await);
+        told_to_wait(&alice.redacts(&room, &first).await);
+        told_to_wait(&alice.asks(&room, "leave", json!({})).await);
+        // Reading is free, and others are not concerned.
+        alice.syncs().await;
+        let own = bob.opens_a_room().await;
+        bob.says(&own, "one").await;
+        server.clock.advance(wait);
+        alice.sends(&room, "t", "six").await.ok();
+    }
+
+    async fn rooms_joins_and_invites_have_limits_of_their_own(given: Given) {
+        let limits = RateLimit {
+            room_creation: Limit::of(0.001, 4),
+            join: Limit::of(0.001, 2),
+            invite: Limit::of(0.001, 5),
+            ..RateLimit::default()
+        };
+        let server = strict_server(given, limits).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let mut rooms = Vec::new();
+        for _ in 0..3 {
+            rooms.push(alice.opens_a_room().await);
+        }
+        bob.joins(&rooms[0]).await;
+        bob.post(&format!("/join/{}", rooms[1]), json!({})).await.ok();
+        told_to_wait(&bob.asks(&rooms[2], "join", json!({})).await);
+        told_to_wait(&bob.post(&format!("/join/{}", rooms[2]), json!({})).await);
+        told_to_wait(&bob.sets(&rooms[2], "m.room.member", &bob.id, json!({ "membership": "join" })).await);
+
+        let team: Vec<String> = (0..3).map(|n| format!("@user{n}:test.example")).collect();
+        alice.post("/createRoom", json!({ "invite": team })).await.ok();
+        told_to_wait(&alice.post("/createRoom", json!({})).await);
+        let invite = |n: u32| json!({ "user_id": format!("@other{n}:test.example") });
+        alice.asks(&rooms[0], "invite", invite(1)).await.ok();
+        alice.sets(&rooms[0], "m.room.member", "@other2:test.example", json!({ "membership": "invite" })).await.ok();
+        told_to_wait(&alice.asks(&rooms[0], "invite", invite(3)).await);
+        told_to_wait(
+            &alice.sets(&rooms[0], "m.room.member", "@other3:test.example", json!({ "membership": "invite" })).await,
+        );
+    }
+
+    async fn an_administrator_cleans_up_at_any_pace(given: Given) {
+        let limits = RateLimit { message: Limit::of(0.001, 3), login_address: Limit(None), ..RateLimit::default() };
+        let server = strict_server(given, limits).await;
+        let token = server.first_admin_token().expect("nobody is here yet");
+        let auth = json!({ "type": "m.login.registration_token", "token": token });
+        let root = json!({ "username": "root", "password": RIGHT, "auth": auth });
+        server.post("/_matrix/client/v3/register", &root).await.ok();
+        let root = Person::logs_in(&server, "root").await;
+        let room = root.opens_a_room().await;
+        for n in 0..9 {
+            root.says(&room, &n.to_string()).await;
+            login_from(&server, "192.0.2.1", &format!("user{n}"), "a guess").await.refused(403, "M_FORBIDDEN");
+            login_from(&server, "192.0.2.1", &format!("other{n}"), "a guess").await.refused(403, "M_FORBIDDEN");
+        }
+    }
+}
