@@ -150,8 +150,13 @@ async fn signer(config: &Config, storage: &dyn Storage, deps: &Deps) -> Result<S
     Ok(Signer::new(config.server.server_name.clone(), key_id, seed)?)
 }
 
-fn accounts(config: &Config, storage: &Arc<dyn Storage>, deps: &Deps) -> (Arc<Sessions>, Arc<RateLimits>, Accounts) {
-    let sessions = Sessions::new(Arc::clone(storage), Arc::clone(&deps.clock));
+fn accounts(
+    config: &Config,
+    storage: &Arc<dyn Storage>,
+    notifier: &Arc<Notifier>,
+    deps: &Deps,
+) -> (Arc<Sessions>, Arc<RateLimits>, Accounts) {
+    let sessions = Sessions::new(Arc::clone(storage), Arc::clone(&deps.clock), Arc::clone(notifier));
     let counters = rate_limit::InMemory::new(Arc::clone(&deps.clock));
     let limits = RateLimits::new(config.limits.rate_limit.clone(), counters);
     let accounts = Accounts::new(
@@ -170,7 +175,7 @@ fn accounts(config: &Config, storage: &Arc<dyn Storage>, deps: &Deps) -> (Arc<Se
 /// at the same time.
 pub async fn offline(config: &Config, deps: &Deps) -> Result<(Accounts, Arc<dyn Storage>), StartError> {
     let opened = open(config, Arc::new(LocalBus::default())).await?;
-    let (_, _, accounts) = accounts(config, &opened.storage, deps);
+    let (_, _, accounts) = accounts(config, &opened.storage, &opened.notifier, deps);
     Ok((accounts, opened.storage))
 }
 
@@ -192,7 +197,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
 
     let (clock, rng) = (&deps.clock, &deps.rng);
     let name = &config.server.server_name;
-    let (sessions, limits, accounts) = accounts(&config, &storage, deps);
+    let (sessions, limits, accounts) = accounts(&config, &storage, &notifier, deps);
     let profiles = Profiles::new(name.clone(), Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng));
     let push_rules = Arc::new(PushRules::new(Arc::clone(&storage)));
     let shapes = Shapes::new(Arc::clone(clock));
@@ -216,6 +221,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
         typing: Arc::clone(&typing),
         shapes,
         push_rules: Arc::clone(&push_rules),
+        sessions: Arc::clone(&sessions),
         shutdown: shutdown.clone(),
     };
     let timeouts = Timeouts {

@@ -2,14 +2,16 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#filtering>
 
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
+
 use ruma::{
     RoomId, UInt, UserId,
     api::client::filter::{Filter, RoomEventFilter, RoomFilter, UrlFilter},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-use crate::limits::MAX_PAGE;
+use crate::{Error, Result, limits::MAX_PAGE};
 
 /// What a filter looks at.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +29,135 @@ pub fn matches_room_event(filter: &RoomEventFilter, subject: &Subject<'_>) -> bo
         && admits(filter.senders.as_deref(), &filter.not_senders, |user| Some(&**user) == subject.sender)
         && admits(filter.rooms.as_deref(), &filter.not_rooms, |room| *room == subject.room_id)
         && filter.url_filter.is_none_or(|wanted| (wanted == UrlFilter::EventsWithUrl) == has_url(subject.content))
+}
+
+/// Does the filter let this through, which lies in a room and has no sender of its own: receipts, typing, account data?
+pub fn matches_type(filter: &RoomEventFilter, room_id: &RoomId, event_type: &str) -> bool {
+    admits(filter.types.as_deref(), &filter.not_types, |pattern| wildcard(pattern, event_type))
+        && admits(filter.rooms.as_deref(), &filter.not_rooms, |room| *room == room_id)
+}
+
+/// Does the filter let everything through, whatever it says of limits and members?
+pub fn lets_all_through(filter: &RoomEventFilter) -> bool {
+    filter.types.is_none()
+        && filter.not_types.is_empty()
+        && filter.senders.is_none()
+        && filter.not_senders.is_empty()
+        && filter.rooms.is_none()
+        && filter.not_rooms.is_empty()
+        && filter.url_filter.is_none()
+}
+
+/// Whom a user ignores.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ignored(BTreeSet<String>);
+
+impl Ignored {
+    /// As the content of `m.ignored_user_list` says. The list is the user's own to write: one that is no list ignores
+    /// nobody.
+    pub fn of(content: Option<&str>) -> Self {
+        #[derive(Deserialize)]
+        struct List {
+            ignored_users: std::collections::BTreeMap<String, IgnoredAny>,
+        }
+        let list = content.and_then(|content| serde_json::from_str::<List>(content).ok());
+        Self(list.map(|list| list.ignored_users.into_keys().collect()).unwrap_or_default())
+    }
+
+    pub fn holds(&self, user: &str) -> bool {
+        self.0.contains(user)
+    }
+
+    pub fn users(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
+    /// Is this event a message of one of them?
+    pub fn hides(&self, json: &str) -> Result<bool> {
+        if self.is_empty() {
+            return Ok(false);
+        }
+        let event = Fields::of(json)?;
+        Ok(event.state_key.is_none() && self.holds(&event.sender))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What a cache pays for it.
+    pub fn size(&self) -> usize {
+        self.0.iter().map(|user| user.len() + 64).sum()
+    }
+}
+
+/// What somebody wants to see of a timeline: what their filter lets through, and no message of those whom they ignore.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
+#[derive(Clone, Debug, Default)]
+pub struct Sieve {
+    filter: RoomEventFilter,
+    ignored: Arc<Ignored>,
+}
+
+impl Sieve {
+    pub fn new(filter: RoomEventFilter, ignored: Arc<Ignored>) -> Self {
+        Self { filter, ignored }
+    }
+
+    /// Does it let everything through?
+    pub fn is_open(&self) -> bool {
+        self.ignored.is_empty() && lets_all_through(&self.filter)
+    }
+
+    /// Does it let nothing of this room through?
+    pub fn is_shut(&self, room_id: &RoomId) -> bool {
+        let none = |list: Option<usize>| list == Some(0);
+        none(self.filter.types.as_ref().map(Vec::len))
+            || none(self.filter.senders.as_ref().map(Vec::len))
+            || !admits(self.filter.rooms.as_deref(), &self.filter.not_rooms, |room| *room == room_id)
+    }
+
+    /// Does it let this event through?
+    pub fn passes(&self, room_id: &RoomId, json: &str) -> Result<bool> {
+        if self.is_open() {
+            return Ok(true);
+        }
+        let event = Fields::of(json)?;
+        if event.state_key.is_none() && self.ignored.holds(&event.sender) {
+            return Ok(false);
+        }
+        event.passes(&self.filter, room_id)
+    }
+}
+
+/// Does the filter let this event through?
+pub fn passes(filter: &RoomEventFilter, room_id: &RoomId, json: &str) -> Result<bool> {
+    if lets_all_through(filter) { Ok(true) } else { Fields::of(json)?.passes(filter, room_id) }
+}
+
+/// What is looked at of an event.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(rename = "type", borrow)]
+    event_type: Cow<'a, str>,
+    #[serde(borrow)]
+    sender: Cow<'a, str>,
+    state_key: Option<IgnoredAny>,
+    #[serde(borrow)]
+    content: &'a RawValue,
+}
+
+impl<'a> Fields<'a> {
+    fn of(json: &'a str) -> Result<Self> {
+        serde_json::from_str(json).map_err(Error::internal)
+    }
+
+    fn passes(&self, filter: &RoomEventFilter, room_id: &RoomId) -> Result<bool> {
+        let sender = <&UserId>::try_from(&*self.sender).map_err(Error::internal)?;
+        let subject = Subject { event_type: &self.event_type, sender: Some(sender), room_id, content: self.content };
+        Ok(matches_room_event(filter, &subject))
+    }
 }
 
 /// Does the filter let this through, which lies in no room: presence, account data?
@@ -162,6 +293,48 @@ mod tests {
             let expected = fits_linked && parsed.senders.is_none();
             assert_eq!(matches_room_event(&parsed, &nobody), expected, "{filter} without a sender");
         }
+    }
+
+    #[test]
+    fn a_sieve_keeps_back_messages_of_those_who_are_ignored() {
+        let ignored = |content: Value| Arc::new(Ignored::of(Some(&content.to_string())));
+        let mallory = ignored(json!({ "ignored_users": { "@mallory:example.org": {} } }));
+        let event = |sender: &str, state_key: Option<&str>| {
+            let mut event = json!({ "type": "m.room.message", "sender": sender, "content": {} });
+            if let Some(key) = state_key {
+                event["state_key"] = key.into();
+            }
+            event.to_string()
+        };
+        let room = room_id!("!a:example.org");
+        let all = Sieve::new(RoomEventFilter::default(), Arc::clone(&mallory));
+        let types = from_value(json!({ "types": ["m.room.topic"] })).expect("a filter");
+        let topics = Sieve::new(types, mallory);
+        for (sender, key, seen) in [
+            ("@alice:example.org", None, true),
+            ("@mallory:example.org", None, false),
+            ("@mallory:example.org", Some(""), true),
+        ] {
+            assert_eq!(all.passes(room, &event(sender, key)).expect("an event"), seen, "{sender} {key:?}");
+            assert!(!topics.passes(room, &event(sender, key)).expect("an event"), "the filter counts, too");
+        }
+        assert!(!all.is_open() && !all.is_shut(room));
+        for odd in [json!({}), json!([]), json!({ "ignored_users": ["@mallory:example.org"] })] {
+            let sieve = Sieve::new(RoomEventFilter::default(), ignored(odd));
+            assert!(sieve.is_open());
+        }
+        for (filter, shut) in [
+            (json!({ "types": [] }), true),
+            (json!({ "senders": [] }), true),
+            (json!({ "rooms": [] }), true),
+            (json!({ "not_rooms": ["!a:example.org"] }), true),
+            (json!({ "rooms": ["!a:example.org"], "types": ["m.*"] }), false),
+        ] {
+            let sieve = Sieve::new(from_value(filter.clone()).expect("a filter"), Arc::default());
+            assert_eq!((sieve.is_shut(room), sieve.is_open()), (shut, false), "{filter}");
+        }
+        let limit = from_value(json!({ "limit": 3, "lazy_load_members": true })).expect("a filter");
+        assert!(Sieve::new(limit, Arc::default()).is_open(), "it says how much, not what");
     }
 
     #[test]

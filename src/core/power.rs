@@ -84,6 +84,10 @@ impl Power {
         self.users_default
     }
 
+    pub fn events_default(&self) -> Int {
+        self.events_default
+    }
+
     /// From version 12 on creators stand above every number.
     pub fn user(&self, user: &UserId) -> UserPowerLevel {
         if self.rules.privileged_creators.as_ref().is_some_and(|creators| creators.contains(user)) {

@@ -271,8 +271,12 @@ mod tests {
     #[tokio::test]
     async fn administrators_clean_up_unhindered_and_nobody_is_asked_for_what_is_off() {
         let mut config = RateLimit { message: Limit::of(1.0, 1), join: Limit(None), ..RateLimit::default() };
-        let session =
-            |admin| Session { user_id: "@a:b.c".try_into().expect("a user id"), device_id: "D".into(), admin };
+        let session = |admin| Session {
+            user_id: "@a:b.c".try_into().expect("a user id"),
+            device_id: "D".into(),
+            admin,
+            as_of: 0,
+        };
         let limits = |config: &RateLimit| RateLimits::new(config.clone(), InMemory::new(TestClock::at(0)));
         let some = limits(&config);
         for _ in 0..9 {

@@ -13,6 +13,8 @@ pub struct Session {
     pub device_id: OwnedDeviceId,
     /// May use the administration API.
     pub admin: bool,
+    /// How many endings of sessions were known when it was looked up, see `Sessions::ended_since`.
+    pub as_of: u64,
 }
 
 /// Finds the session of an access token.

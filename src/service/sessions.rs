@@ -17,12 +17,13 @@ use hearth_core::{
     Error, Kind, Result,
     clock::{Clock, Rng},
 };
-use hearth_storage::{Storage, sessions::Seen};
+use hearth_storage::{Storage, Wake, sessions::Seen};
 use moka::sync::Cache;
 use ruma::{DeviceId, OwnedUserId, UserId};
 use sha2::{Digest as _, Sha256};
 
 use super::session::{Authenticator, Session};
+use crate::notify::Notifier;
 
 /// About 300 bytes each.
 const CACHED: u64 = 100_000;
@@ -58,6 +59,7 @@ pub fn hash(token: &str) -> TokenHash {
 pub struct Sessions {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
+    notifier: Arc<Notifier>,
     cache: Cache<TokenHash, Cached>,
     revoked: RwLock<Revoked>,
     seen: Mutex<LastSeen>,
@@ -66,11 +68,10 @@ pub struct Sessions {
 
 #[derive(Clone)]
 struct Cached {
+    /// Its `as_of` is the [`Revoked::count`] before it was read: so that what was read before a revocation and cached
+    /// after it counts for nothing.
     session: Session,
     expires_ms: Option<i64>,
-    /// [`Revoked::count`] before it was read: so that what was read before a revocation and cached after it counts for
-    /// nothing.
-    as_of: u64,
 }
 
 /// Whose sessions ended, so that what was cached before is read again.
@@ -97,11 +98,12 @@ struct LastSeen {
 }
 
 impl Sessions {
-    pub fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, notifier: Arc<Notifier>) -> Arc<Self> {
         let cache = Cache::builder().name("sessions").max_capacity(CACHED).time_to_live(CACHED_FOR).build();
         Arc::new(Self {
             storage,
             clock,
+            notifier,
             cache,
             revoked: RwLock::default(),
             seen: Mutex::default(),
@@ -109,16 +111,28 @@ impl Sessions {
         })
     }
 
-    /// Forgets what is cached of users some of whose sessions have ended.
+    /// Forgets what is cached of users some of whose sessions have ended, and has their long polls look at that.
     pub fn revoked<'a>(&self, users: impl IntoIterator<Item = &'a UserId>) {
-        let mut revoked = self.revoked.write().unwrap_or_else(PoisonError::into_inner);
-        revoked.count += 1;
-        let count = revoked.count;
-        revoked.users.extend(users.into_iter().map(|user| (user.to_owned(), count)));
-        if revoked.users.len() > MAX_REVOKED {
-            revoked.users.clear();
-            revoked.floor = count;
+        let mut wakes = Vec::new();
+        {
+            let mut revoked = self.revoked.write().unwrap_or_else(PoisonError::into_inner);
+            revoked.count += 1;
+            let count = revoked.count;
+            for user in users {
+                revoked.users.insert(user.to_owned(), count);
+                wakes.push(Wake::User(user.as_str().into()));
+            }
+            if revoked.users.len() > MAX_REVOKED {
+                revoked.users.clear();
+                revoked.floor = count;
+            }
         }
+        self.notifier.wake(&wakes);
+    }
+
+    /// Some session of the user has ended since one was looked up: maybe that one.
+    pub fn ended_since(&self, user: &UserId, as_of: u64) -> bool {
+        self.revoked.read().unwrap_or_else(PoisonError::into_inner).hit(user, as_of)
     }
 
     /// Forgets everything that is cached: too many sessions ended to say whose.
@@ -147,7 +161,7 @@ impl Sessions {
         let as_of = {
             let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(cached) = self.cache.get(&hash)
-                && !revoked.hit(&cached.session.user_id, cached.as_of)
+                && !revoked.hit(&cached.session.user_id, cached.session.as_of)
             {
                 return self.unexpired(cached);
             }
@@ -157,8 +171,8 @@ impl Sessions {
             return Err(Error::unknown_token("Unknown access token"));
         };
         let user_id = OwnedUserId::try_from(row.user_id).map_err(Error::internal)?;
-        let session = Session { user_id, device_id: row.device_id.into(), admin: row.admin };
-        let cached = Cached { session, expires_ms: row.expires_ms, as_of };
+        let session = Session { user_id, device_id: row.device_id.into(), admin: row.admin, as_of };
+        let cached = Cached { session, expires_ms: row.expires_ms };
         self.cache.insert(hash, cached.clone());
         self.unexpired(cached)
     }

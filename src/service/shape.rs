@@ -1,17 +1,16 @@
 //! Events as readers get them: the shared form, made once and cached, and what is added for the one who reads.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use hearth_core::{
     Error, Result,
     clock::Clock,
     event::{ClientEvent, Pdu, Unsigned, client_json, stripped_json},
-    filter::{self, Subject},
     room_version::RoomVersion,
 };
 use hearth_storage::{Message, RoomRow, StoredEvent};
 use moka::sync::Cache;
-use ruma::{OwnedRoomId, RoomId, UserId, api::client::filter::RoomEventFilter, serde::Raw};
+use ruma::{OwnedRoomId, UserId, serde::Raw};
 use serde_json::value::RawValue;
 
 use super::rooms::state::{InRoom, parse_stored};
@@ -165,24 +164,4 @@ impl Shapes {
 pub fn redaction_of<'a>(stored: &StoredEvent, because: &'a [StoredEvent]) -> Option<&'a StoredEvent> {
     let id = stored.redacted_by.as_deref()?;
     because.iter().find(|r| r.event_id == id)
-}
-
-/// Whether a filter lets a stored event through.
-pub fn passes(filter: &RoomEventFilter, room_id: &RoomId, json: &str) -> Result<bool> {
-    #[derive(serde::Deserialize)]
-    struct Fields<'a> {
-        #[serde(rename = "type", borrow)]
-        event_type: Cow<'a, str>,
-        #[serde(borrow)]
-        sender: Cow<'a, str>,
-        #[serde(borrow)]
-        content: &'a RawValue,
-    }
-    if filter.is_empty() {
-        return Ok(true);
-    }
-    let fields: Fields<'_> = serde_json::from_str(json).map_err(Error::internal)?;
-    let sender = <&UserId>::try_from(&*fields.sender).map_err(Error::internal)?;
-    let subject = Subject { event_type: &fields.event_type, sender: Some(sender), room_id, content: fields.content };
-    Ok(filter::matches_room_event(filter, &subject))
 }

@@ -1,7 +1,7 @@
 //! Reading rooms: what a user may see of the timeline, the state, the members. Every read path asks the same visibility
 //! log, before it counts towards a limit.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use hearth_core::{
     Error, Result,
@@ -9,13 +9,13 @@ use hearth_core::{
     token::{TimelineToken, Token},
     visibility::membership_in,
 };
-use hearth_storage::{Direction, Membership, RoomRow, RoomView, StateOf, Storage, StoredEvent, membership_at};
+use hearth_storage::{
+    ContextQuery, Direction, Membership, PageQuery, RoomRow, RoomView, StateOf, Storage, StoredEvent, VisibilityLog,
+    membership_at,
+};
 use ruma::{EventId, RoomId, api::client::filter::RoomEventFilter, serde::Raw};
 
-use super::shape::{Beside, Reader, Room, Shapes, passes, redaction_of};
-
-/// How many events a page may look at to find those that a filter lets through.
-const MOST_LOOKED_AT: usize = 5_000;
+use super::shape::{Beside, Reader, Room, Shapes, redaction_of};
 
 /// Reads rooms.
 pub struct Timelines {
@@ -49,6 +49,25 @@ pub struct Messages<T, S> {
     pub chunk: Vec<Raw<T>>,
     /// If the filter asks for it, the memberships of those who sent the events.
     pub state: Vec<Raw<S>>,
+}
+
+/// An event and what lies around it.
+pub struct Around<T, S> {
+    pub start: TimelineToken,
+    pub end: TimelineToken,
+    pub event: Raw<T>,
+    /// The newest first.
+    pub before: Vec<Raw<T>>,
+    pub after: Vec<Raw<T>>,
+    pub state: Vec<Raw<S>>,
+}
+
+/// What there is to tell beside some events of a room.
+#[derive(Clone, Copy)]
+struct Surroundings<'a> {
+    log: &'a VisibilityLog,
+    because: &'a [StoredEvent],
+    replaced: &'a HashMap<i64, StoredEvent>,
 }
 
 /// Which members are asked for.
@@ -92,92 +111,93 @@ impl Timelines {
         let (row, access) = self.open(reader, room_id).await?;
         let room = Room::new(&row)?;
         let limit = usize::try_from(wish.limit.clamp(1, MAX_PAGE)).unwrap_or(1);
-        let (newest, oldest) =
-            (TimelineToken { topo: i64::MAX, minor: i64::MAX }, TimelineToken { topo: 0, minor: i64::MIN });
-        let mut start = wish.from.map_or(
+        let mut from = wish.from.map_or(
             match wish.direction {
                 Direction::Back => TimelineToken { topo: row.last_pos.saturating_add(1), minor: i64::MIN },
-                Direction::Forward => oldest,
+                Direction::Forward => TimelineToken { topo: 0, minor: i64::MIN },
             },
             |t| t.boundary(),
         );
         if let (Access::Until(pos), Direction::Back) = (access, wish.direction) {
-            start = start.min(TimelineToken { topo: pos.saturating_add(1), minor: i64::MIN });
+            from = from.min(TimelineToken { topo: pos.saturating_add(1), minor: i64::MIN });
         }
-        let stop = wish.to.map_or(if wish.direction == Direction::Back { oldest } else { newest }, |t| t.boundary());
-
-        let mut at = start;
-        let mut chunk = Vec::new();
-        let (mut first, mut senders) = (None, BTreeSet::new());
-        let mut looked_at = 0;
-        let mut end = None;
-        'pages: loop {
-            let batch = limit.saturating_mul(2).clamp(20, 1_000);
-            let boundary = (at.topo, at.minor);
-            let page = self
-                .storage
-                .page(row.room_sn, reader.user.as_str(), boundary, wish.direction, i64::try_from(batch).unwrap_or(20))
-                .await?;
-            let last_page = page.events.len() < batch;
-            for event in &page.events {
-                let key = TimelineToken { topo: event.topo, minor: event.topo_minor };
-                let beyond = match wish.direction {
-                    Direction::Back => key < stop,
-                    Direction::Forward => key >= stop,
-                };
-                if beyond {
-                    end = None;
-                    break 'pages;
-                }
-                if chunk.len() == limit {
-                    end = Some(at);
-                    break 'pages;
-                }
-                at = match wish.direction {
-                    Direction::Back => key,
-                    Direction::Forward => TimelineToken::after(event.topo, event.topo_minor),
-                };
-                looked_at += 1;
-                if page.log.sees(event, reader.user.as_str()) && passes(&wish.filter, room_id, &event.json)? {
-                    let beside = Beside {
-                        because: redaction_of(event, &page.because),
-                        replaced: page.replaced.get(&event.sn),
-                        membership: Some(membership_at(&page.log.membership, event)),
-                        ..Beside::default()
-                    };
-                    chunk.push(self.shapes.event(&room, event, reader, beside)?);
-                    if !wish.filter.lazy_load_options.is_disabled() {
-                        first.get_or_insert(event.topo);
-                        senders.insert(self.shapes.sender(&room, event)?.to_string());
-                    }
-                }
-            }
-            if last_page {
-                break;
-            }
-            if looked_at >= MOST_LOOKED_AT {
-                end = Some(at);
-                break;
-            }
-        }
-        let state = self.members_at(&room, reader, senders, first).await?;
-        Ok(Messages { start, end, chunk, state })
+        let key = |token: TimelineToken| (token.topo, token.minor);
+        let query = PageQuery {
+            room_sn: row.room_sn,
+            room_id: room_id.to_owned(),
+            user_id: reader.user.to_string(),
+            from: key(from),
+            to: wish.to.map(|to| key(to.boundary())),
+            direction: wish.direction,
+            limit,
+            filter: wish.filter,
+        };
+        let page = self.storage.page(query).await?;
+        let beside = Surroundings { log: &page.log, because: &page.because, replaced: &page.replaced };
+        Ok(Messages {
+            start: from,
+            end: page.end.map(token),
+            chunk: self.events(&room, reader, &page.events, beside)?,
+            state: self.states(&room, reader, &page.members)?,
+        })
     }
 
-    /// The member events of some users, as they were at an event of the room.
-    async fn members_at<T>(
+    /// An event that the reader may see, and what lies around it.
+    pub async fn context<T, S>(
+        &self,
+        reader: Reader<'_>,
+        room_id: &RoomId,
+        event_id: &EventId,
+        limit: u64,
+        filter: RoomEventFilter,
+    ) -> Result<Around<T, S>> {
+        let unknown = || Error::not_found("There is no such event, or you may not see it");
+        let (row, _) = self.open(reader, room_id).await?;
+        let room = Room::new(&row)?;
+        let limit = usize::try_from(limit.min(MAX_PAGE)).unwrap_or(0);
+        let query = ContextQuery {
+            room_sn: row.room_sn,
+            room_id: room_id.to_owned(),
+            user_id: reader.user.to_string(),
+            event_id: event_id.to_string(),
+            before: limit / 2,
+            after: limit - limit / 2,
+            filter,
+        };
+        let found = self.storage.context(query).await?.ok_or_else(unknown)?;
+        let beside = Surroundings { log: &found.log, because: &found.because, replaced: &found.replaced };
+        let event = self.events(&room, reader, std::slice::from_ref(&found.event), beside)?;
+        Ok(Around {
+            start: token(found.start),
+            end: token(found.end),
+            event: event.into_iter().next().ok_or_else(unknown)?,
+            before: self.events(&room, reader, &found.before, beside)?,
+            after: self.events(&room, reader, &found.after, beside)?,
+            state: self.states(&room, reader, &found.state)?,
+        })
+    }
+
+    fn events<T>(
         &self,
         room: &Room,
         reader: Reader<'_>,
-        users: BTreeSet<String>,
-        at: Option<i64>,
+        events: &[StoredEvent],
+        surroundings: Surroundings<'_>,
     ) -> Result<Vec<Raw<T>>> {
-        if users.is_empty() {
-            return Ok(Vec::new());
-        }
-        let of = StateOf::Members(users.into_iter().collect());
-        let members = self.storage.state(room.sn, of, at).await?;
-        members.iter().map(|e| self.shapes.event(room, e, reader, Beside::default())).collect()
+        let shaped = events.iter().map(|event| {
+            let beside = Beside {
+                because: redaction_of(event, surroundings.because),
+                replaced: surroundings.replaced.get(&event.sn),
+                membership: Some(membership_at(&surroundings.log.membership, event)),
+                ..Beside::default()
+            };
+            self.shapes.event(room, event, reader, beside)
+        });
+        shaped.collect()
+    }
+
+    fn states<T>(&self, room: &Room, reader: Reader<'_>, state: &[StoredEvent]) -> Result<Vec<Raw<T>>> {
+        state.iter().map(|e| self.shapes.event(room, e, reader, Beside::default())).collect()
     }
 
     /// One event, if the reader may see it.
@@ -192,13 +212,9 @@ impl Timelines {
         if event.status != hearth_storage::Status::Accepted || !found.log.sees(event, reader.user.as_str()) {
             return Err(unknown());
         }
-        let beside = Beside {
-            because: redaction_of(event, &found.because),
-            replaced: found.replaced.get(&event.sn),
-            membership: Some(membership_at(&found.log.membership, event)),
-            ..Beside::default()
-        };
-        self.shapes.event(&Room::new(&row)?, event, reader, beside)
+        let beside = Surroundings { log: &found.log, because: &found.because, replaced: &found.replaced };
+        let shaped = self.events(&Room::new(&row)?, reader, std::slice::from_ref(event), beside)?;
+        shaped.into_iter().next().ok_or_else(unknown)
     }
 
     /// The state, as far as the reader may see it.
@@ -227,7 +243,7 @@ impl Timelines {
     /// The whole state.
     pub async fn state<T>(&self, reader: Reader<'_>, room_id: &RoomId) -> Result<Vec<Raw<T>>> {
         let (room, state) = self.visible_state(reader, room_id, StateOf::All, None).await?;
-        state.iter().map(|e| self.shapes.event(&room, e, reader, Beside::default())).collect()
+        self.states(&room, reader, &state)
     }
 
     /// One key of the state: the event as stored and as the reader gets it.
@@ -282,4 +298,8 @@ impl Timelines {
             (_, Access::Until(_)) => Err(Error::forbidden("You are not in this room")),
         }
     }
+}
+
+fn token((topo, minor): (i64, i64)) -> TimelineToken {
+    TimelineToken { topo, minor }
 }

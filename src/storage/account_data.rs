@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use hearth_core::filter::Ignored;
+
 use crate::{
     Sql,
     error::Result,
@@ -103,6 +105,11 @@ async fn get<R: Reads>(tx: &mut R, user_id: &str, room_sn: i64, kind: &str) -> R
         Some(mut row) => row.get(0),
         None => Ok(None),
     }
+}
+
+/// Whom the user ignores.
+pub(crate) async fn ignored_by<R: Reads>(tx: &mut R, user_id: &str) -> Result<Arc<Ignored>> {
+    Ok(Arc::new(Ignored::of(get(tx, user_id, 0, "m.ignored_user_list").await?.as_deref())))
 }
 
 struct Get {

@@ -10,6 +10,7 @@ statements! {
     ALIAS = "SELECT r.room_sn, r.room_id, a.creator FROM aliases a JOIN rooms r ON r.room_sn = a.room_sn WHERE a.alias = $1";
     ALIASES_OF = "SELECT alias FROM aliases WHERE room_sn = $1 ORDER BY alias";
     DELETE_ALIAS = "DELETE FROM aliases WHERE alias = $1";
+    MOVE_ALIASES = "UPDATE aliases SET room_sn = $2 WHERE room_sn = $1";
     PUBLISH = "INSERT INTO published_rooms (room_sn) VALUES ($1) ON CONFLICT (room_sn) DO NOTHING";
     UNPUBLISH = "DELETE FROM published_rooms WHERE room_sn = $1";
     IS_PUBLISHED = "SELECT p.room_sn FROM rooms r LEFT JOIN published_rooms p ON p.room_sn = r.room_sn WHERE r.room_id = $1";
@@ -103,6 +104,15 @@ impl<E: Engine> Directory for Sql<E> {
 /// For an operation that makes a room.
 pub(crate) async fn publish<T: Tx>(tx: &mut T, room_sn: i64) -> Result<()> {
     tx.execute(PUBLISH, args![room_sn]).await?;
+    Ok(())
+}
+
+/// For the operation that closes a room: another one has its names from now on, and is listed where it was.
+pub(crate) async fn hand_over<T: Tx>(tx: &mut T, room_sn: i64, successor: i64) -> Result<()> {
+    tx.execute(MOVE_ALIASES, args![room_sn, successor]).await?;
+    if tx.execute(UNPUBLISH, args![room_sn]).await? > 0 {
+        publish(tx, successor).await?;
+    }
     Ok(())
 }
 

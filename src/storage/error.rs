@@ -34,3 +34,8 @@ impl From<Error> for hearth_core::Error {
         }
     }
 }
+
+/// What is stored can't be read.
+pub(crate) fn corrupt(e: impl std::fmt::Display) -> Error {
+    Error::Corrupt(e.to_string())
+}

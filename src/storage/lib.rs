@@ -46,7 +46,10 @@ pub use rooms::{
 };
 pub use stream::{SigningKey, Stream};
 pub use sync_page::{RoomSync, StrippedRoom, SyncPage, SyncQuery};
-pub use timeline::{Direction, Membership, Page, RoomView, StateOf, VisibilityLog, is_world_readable, membership_at};
+pub use timeline::{
+    Context, ContextQuery, Direction, Membership, Page, PageQuery, RoomView, StateOf, VisibilityLog, is_world_readable,
+    membership_at,
+};
 use tx::Engine;
 pub use tx::{Answer, CommitSink, Committed, Message, Wake};
 pub use unread::{Counted, Notice, Unread};
@@ -137,6 +140,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (sync_page::states::ALL, sync_page::states::ALL_BULK),
         (sync_page::timelines::ALL, sync_page::timelines::ALL_BULK),
         (timeline::ALL, timeline::ALL_BULK),
+        (timeline::paging::ALL, timeline::paging::ALL_BULK),
         (transactions::ALL, transactions::ALL_BULK),
         (unread::ALL, unread::ALL_BULK),
         (user_directory::ALL, user_directory::ALL_BULK),

@@ -10,6 +10,8 @@ statements! {
         WHERE m.user_id = $1 AND m.membership = 'join' AND r.room_id = ANY($2) LIMIT 1";
     OF_SERVER = "SELECT user_id FROM memberships
         WHERE room_sn = $1 AND membership = 'join' AND user_id LIKE $2 ORDER BY user_id LIMIT $3";
+    BANS = "SELECT m.user_id, e.json FROM memberships m JOIN events e ON e.sn = m.event_sn
+        WHERE m.room_sn = $1 AND m.membership = 'ban' AND m.user_id > $2 ORDER BY m.user_id LIMIT $3";
 }
 
 /// The aggregate of memberships.
@@ -18,6 +20,8 @@ pub trait Memberships: Send + Sync {
     fn is_in_any(&self, user_id: &str, room_ids: Vec<String>) -> Answer<'_, bool>;
     /// Some of a server's users who are in the room.
     fn members_of_server(&self, room_sn: i64, server_name: &str, limit: i64) -> Answer<'_, Vec<String>>;
+    /// Who is banned from the room, with the event that says so as JSON: a page, of those behind a user in their order.
+    fn bans(&self, room_sn: i64, after: &str, limit: i64) -> Answer<'_, Vec<(String, String)>>;
 }
 
 impl<E: Engine> Memberships for Sql<E> {
@@ -28,6 +32,10 @@ impl<E: Engine> Memberships for Sql<E> {
     fn members_of_server(&self, room_sn: i64, server_name: &str, limit: i64) -> Answer<'_, Vec<String>> {
         // A server's name has no wildcard in it.
         self.0.read(OfServer { room_sn, pattern: format!("%:{server_name}"), limit })
+    }
+
+    fn bans(&self, room_sn: i64, after: &str, limit: i64) -> Answer<'_, Vec<(String, String)>> {
+        self.0.read(Bans { room_sn, after: after.to_owned(), limit })
     }
 }
 
@@ -56,6 +64,21 @@ impl Query for OfServer {
     async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
         let rows = tx.query(OF_SERVER, args![self.room_sn, &self.pattern, self.limit]).await?;
         rows.into_iter().map(|mut row| row.get(0)).collect()
+    }
+}
+
+struct Bans {
+    room_sn: i64,
+    after: String,
+    limit: i64,
+}
+
+impl Query for Bans {
+    const NAME: &'static str = "bans";
+    type Out = Vec<(String, String)>;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        let rows = tx.query(BANS, args![self.room_sn, &self.after, self.limit]).await?;
+        rows.into_iter().map(|mut row| Ok((row.get(0)?, row.get(1)?))).collect()
     }
 }
 

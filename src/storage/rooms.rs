@@ -176,6 +176,8 @@ pub struct RoomCommit {
     pub alias: Option<NewAlias>,
     /// Show the room in the directory from now on.
     pub publish: bool,
+    /// The room that takes over the aliases and the place in the directory.
+    pub successor: Option<i64>,
     pub now_ms: i64,
 }
 
@@ -505,6 +507,9 @@ impl Op for Persist {
             if event.status == Status::Accepted {
                 unread::count(tx, c.room_sn, *pos, event.pdu.sender.as_str(), thread.as_deref(), &event.notice).await?;
             }
+        }
+        if let Some(successor) = c.successor {
+            directory::hand_over(tx, c.room_sn, successor).await?;
         }
         match (self.message(), &positions[..]) {
             (Some(event), [pos]) => tx.message(Message {

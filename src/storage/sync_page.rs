@@ -3,12 +3,19 @@
 pub(crate) mod states;
 pub(crate) mod timelines;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use self::{states::read_states, timelines::read_timelines};
+use hearth_core::filter::{Ignored, Sieve};
+use ruma::{RoomId, api::client::filter::RoomEventFilter};
+
+use self::{
+    states::read_states,
+    timelines::{TimelinePart, Window, read_timelines},
+};
 use crate::{
     Error, Result, Sql,
     ephemeral::Receipt,
+    error::corrupt,
     rooms::{RoomRow, StoredEvent, room_row},
     timeline::{VisibilityLog, events_by_sn, redactions_of, visibility_logs},
     tx::{Answer, Engine, Query, Reads, args, statements},
@@ -28,7 +35,11 @@ statements! {
         ON c.room_sn = e.room_sn AND c.type = 'm.room.member' AND c.state_key = e.sender WHERE e.sn = ANY($1)";
     RECEIPTS = "SELECT room_sn, user_id, type, thread, event_id, ts FROM receipts
         WHERE room_sn = ANY($1) AND pos > $2 AND pos <= $3 AND (type <> 'm.read.private' OR user_id = $4) ORDER BY pos";
-    ACCOUNT_DATA = "SELECT room_sn, type, content FROM account_data WHERE user_id = $1 AND pos > $2 AND pos <= $3 ORDER BY pos";
+    // And whom the user ignores, changed or not.
+    ACCOUNT_DATA = "SELECT room_sn, type, content, pos FROM account_data WHERE user_id = $1 AND pos > $2 AND pos <= $3
+        UNION ALL SELECT -1, type, content, pos FROM account_data
+            WHERE user_id = $1 AND room_sn = 0 AND type = 'm.ignored_user_list'
+        ORDER BY 4";
 }
 
 /// What somebody who was invited or knocks may know of a room.
@@ -48,13 +59,22 @@ pub struct SyncQuery {
     pub user_id: String,
     /// Position that the client has seen everything up to; `None` for the first sync.
     pub since: Option<i64>,
+    /// The newest so many events of each room
     pub timeline_limit: i64,
+    /// that this lets through.
+    pub filter: RoomEventFilter,
     pub full_state: bool,
     /// Show left rooms in a first sync too.
     pub include_leave: bool,
     /// Only these rooms, by id.
     pub only_rooms: Option<Vec<String>>,
     pub not_rooms: Vec<String>,
+}
+
+impl SyncQuery {
+    fn window<'a>(&'a self, (low, high): (i64, i64), sieve: &'a Sieve) -> Window<'a> {
+        Window { user_id: &self.user_id, low, high, limit: self.timeline_limit, sieve }
+    }
 }
 
 /// What a sync shows.
@@ -74,8 +94,7 @@ pub struct SyncPage {
     pub room_ids: Vec<(i64, String)>,
     /// Those of them with events after `since`.
     pub moved: Vec<i64>,
-    /// Whose messages the user doesn't want to hear of; only where a joined room is shown.
-    pub ignored: Vec<String>,
+    pub ignored: Arc<Ignored>,
 }
 
 /// A room that the user is in, or was.
@@ -87,8 +106,8 @@ pub struct RoomSync {
     pub timeline: Vec<StoredEvent>,
     /// There are events between `since` and the timeline.
     pub limited: bool,
-    /// Position before the first event of the timeline.
-    pub low: i64,
+    /// Where a page backwards has to begin that is to go on from the timeline.
+    pub start: (i64, i64),
     /// The state before the timeline: all of it for an initial room, else what changed since.
     pub state: Vec<StoredEvent>,
     /// By the number of a state event in the timeline, the one it replaced.
@@ -133,6 +152,13 @@ struct Mine {
     forgotten: bool,
 }
 
+impl Mine {
+    fn named(&self) -> Result<(i64, &RoomId)> {
+        let id = <&RoomId>::try_from(self.room.room_id.as_str()).map_err(corrupt)?;
+        Ok((self.room.room_sn, id))
+    }
+}
+
 /// How the user's membership of a room changed since the token.
 struct Change {
     /// Before the first change.
@@ -165,6 +191,10 @@ impl Query for ReadSync {
                 page.moved.push(m.room.room_sn);
             }
         }
+        let mut account_data = self.account_data(tx, head).await?;
+        let ignored = account_data.remove(&-1).unwrap_or_default();
+        page.ignored = Arc::new(Ignored::of(ignored.first().and_then(|(_, content)| content.as_deref())));
+        page.account_data = account_data.remove(&0).unwrap_or_default();
         if q.since == Some(head) && !q.full_state {
             return Ok(page);
         }
@@ -192,9 +222,6 @@ impl Query for ReadSync {
             }
         }
 
-        let mut account_data = self.account_data(tx, head).await?;
-        page.account_data = account_data.remove(&0).unwrap_or_default();
-
         let from = if q.full_state { 0 } else { since };
         self.joined(tx, &mut page, going_on, (since, from), &changes, &mut account_data).await?;
         self.joined(tx, &mut page, initial, (0, 0), &changes, &mut account_data).await?;
@@ -203,7 +230,6 @@ impl Query for ReadSync {
         }
         Self::stripped(tx, &mut page, stripped).await?;
         if !page.joined.is_empty() {
-            page.ignored = unread::ignored_by(tx, &q.user_id).await?;
             let shown = page.joined.iter().map(|r| r.room.room_sn).collect();
             let mut unread = unread::unread(tx, &q.user_id, &page.ignored, shown).await?;
             for room in &mut page.joined {
@@ -277,19 +303,21 @@ impl ReadSync {
         }
         let (q, head) = (&self.0, page.head);
         let all: Vec<i64> = rooms.iter().map(|m| m.room.room_sn).collect();
-        let moved: Vec<i64> = rooms.iter().filter(|m| m.room.last_pos > low).map(|m| m.room.room_sn).collect();
+        let with_news: Vec<(i64, &RoomId)> =
+            rooms.iter().filter(|m| m.room.last_pos > low).map(|m| m.named()).collect::<Result<_>>()?;
+        let moved: Vec<i64> = with_news.iter().map(|(sn, _)| *sn).collect();
         let whole_state = state_from == 0;
         let state_rooms = if whole_state { &all } else { &moved };
 
-        let mut timelines = read_timelines(tx, &moved, low, head, q.timeline_limit).await?;
         // A joiner may not see all of what was before; nor somebody who was away for a while all of what was said then.
         let mut partly_seen = moved.clone();
         partly_seen.retain(|sn| low == 0 || changes.contains_key(sn));
         let mut logs = visibility_logs(tx, &partly_seen, &q.user_id).await?;
-        for room_sn in partly_seen {
-            if let Some(timeline) = timelines.get_mut(&room_sn) {
-                timeline.hide_from(&q.user_id, logs.get(&room_sn));
-            }
+        let sieve = Sieve::new(q.filter.clone(), Arc::clone(&page.ignored));
+        let mut timelines = read_timelines(tx, &with_news, &logs, q.window((low, head), &sieve)).await?;
+        if low == 0 && q.since.is_some() {
+            // Who joined anew knows nothing of what was before, wanted or not.
+            timelines.values_mut().for_each(|t| t.limited |= t.unwanted_before);
         }
         let mut states = read_states(tx, state_rooms, (state_from, head), whole_state, &timelines).await?;
         let mut receipts = HashMap::<i64, Vec<Receipt>>::new();
@@ -333,7 +361,7 @@ impl ReadSync {
                     membership,
                     initial: low == 0,
                     limited: timeline.limited,
-                    low: timeline.low.unwrap_or(head),
+                    start: start_of(&timeline, head),
                     timeline: timeline.events,
                     state: state.before,
                     replaced: state.replaced,
@@ -358,18 +386,17 @@ impl ReadSync {
         account_data: &mut HashMap<i64, Vec<(String, Option<String>)>>,
     ) -> Result<()> {
         let sn = m.room.room_sn;
-        let mut timelines = read_timelines(tx, &[sn], from, m.pos, self.0.timeline_limit).await?;
         let mut logs = visibility_logs(tx, &[sn], &self.0.user_id).await?;
+        let sieve = Sieve::new(self.0.filter.clone(), Arc::clone(&page.ignored));
+        let window = self.0.window((from, m.pos), &sieve);
+        let mut timelines = read_timelines(tx, &[m.named()?], &logs, window).await?;
         // Somebody who was never in the room (an invite that was refused) sees the leave and nothing else. Who left and
         // was then banned sees the ban, but not what the room became in between.
         let left_at = logs.get(&sn).and_then(VisibilityLog::left_at);
         let was_in = left_at.is_some();
-        if let Some(timeline) = timelines.get_mut(&sn) {
-            timeline.hide_from(&self.0.user_id, logs.get(&sn));
-            if !was_in {
-                timeline.events.retain(|e| e.sn == m.event_sn);
-                timeline.limited = false;
-            }
+        if let Some(timeline) = timelines.get_mut(&sn).filter(|_| !was_in) {
+            timeline.events.retain(|e| e.sn == m.event_sn);
+            timeline.limited = false;
         }
         let whole = from == 0 && was_in;
         let mut states = if was_in {
@@ -385,7 +412,7 @@ impl ReadSync {
             membership,
             initial: from == 0,
             limited: timeline.limited,
-            low: timeline.low.unwrap_or(m.pos),
+            start: start_of(&timeline, m.pos),
             timeline: timeline.events,
             state: state.before,
             replaced: state.replaced,
@@ -435,4 +462,9 @@ impl ReadSync {
         }
         Ok(())
     }
+}
+
+/// The boundary before a timeline: that of its first event, else behind what came before it.
+fn start_of(timeline: &TimelinePart, end: i64) -> (i64, i64) {
+    timeline.start.unwrap_or((timeline.low.unwrap_or(end).saturating_add(1), i64::MIN))
 }

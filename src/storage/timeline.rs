@@ -1,13 +1,18 @@
 //! Reading a room: its timeline by pages, its state now and at a position, who is in it.
 
+pub(crate) mod paging;
+
 use std::{borrow::Cow, collections::HashMap};
 
 use hearth_core::visibility::{can_see, visibility_in};
 use ruma::events::room::{history_visibility::HistoryVisibility, member::MembershipState};
 use serde::Deserialize;
 
+pub use self::paging::{Context, ContextQuery, Direction, Page, PageQuery};
 use crate::{
     Result, Sql,
+    account_data::ignored_by,
+    error::corrupt,
     rooms::{RoomRow, StoredEvent, room_row, stored_event},
     tx::{Answer, Engine, Query, Reads, args, statements},
 };
@@ -27,8 +32,6 @@ statements! {
     VIEW = "SELECT r.room_sn, r.room_id, r.version, r.rev, r.state_root, r.joined, r.invited, r.last_pos,
         m.membership, m.event_sn, m.pos, m.forgotten
         FROM rooms r LEFT JOIN memberships m ON m.room_sn = r.room_sn AND m.user_id = $2 WHERE r.room_id = $1";
-    PAGE_BACK = events_where!("room_sn = $1 AND (topo, topo_minor) < ($2, $3) AND status = 0 ORDER BY topo DESC, topo_minor DESC LIMIT $4");
-    PAGE_FORWARD = events_where!("room_sn = $1 AND (topo, topo_minor) >= ($2, $3) AND status = 0 ORDER BY topo, topo_minor LIMIT $4");
     VISIBILITY_LOG = "SELECT d.room_sn, d.pos, e.json FROM current_state_delta d LEFT JOIN events e ON e.sn = d.event_sn
         WHERE d.room_sn = ANY($1) AND d.type = 'm.room.history_visibility' AND d.state_key = '' ORDER BY d.pos";
     MEMBERSHIP_LOG = "SELECT room_sn, pos, membership FROM membership_changes
@@ -36,8 +39,16 @@ statements! {
     STATE_NOW = "SELECT type, state_key, event_sn FROM current_state WHERE room_sn = $1";
     STATE_TYPE = "SELECT type, state_key, event_sn FROM current_state WHERE room_sn = $1 AND type = $2";
     STATE_KEY = "SELECT type, state_key, event_sn FROM current_state WHERE room_sn = $1 AND type = $2 AND state_key = $3";
+    // In two ranges of the key, so that no member is looked at.
+    STATE_BUT_MEMBERS = "SELECT type, state_key, event_sn FROM current_state WHERE room_sn = $1 AND type < 'm.room.member'
+        UNION ALL SELECT type, state_key, event_sn FROM current_state WHERE room_sn = $1 AND type > 'm.room.member'";
     MEMBERS = "SELECT type, state_key, event_sn FROM current_state
         WHERE room_sn = $1 AND type = 'm.room.member' AND state_key = ANY($2)";
+    FIRST_OF_TYPE = "SELECT pos FROM current_state_delta WHERE room_sn = $1 AND type = $2 ORDER BY pos LIMIT 1";
+    DELTAS_OF_MEMBERS_AFTER = "SELECT type, state_key, prev_sn FROM current_state_delta
+        WHERE room_sn = $1 AND pos > $2 AND type = 'm.room.member' AND state_key = ANY($3) ORDER BY pos";
+    DELTAS_BUT_MEMBERS_AFTER = "SELECT type, state_key, prev_sn FROM current_state_delta
+        WHERE room_sn = $1 AND pos > $2 AND type <> 'm.room.member' ORDER BY pos";
     DELTAS_OF_TYPE_AFTER = "SELECT type, state_key, prev_sn FROM current_state_delta
         WHERE room_sn = $1 AND pos > $2 AND type = $3 ORDER BY pos";
     REPLACED = "SELECT event_sn, prev_sn FROM current_state_delta WHERE room_sn = $1 AND pos = ANY($2)";
@@ -75,28 +86,12 @@ pub struct VisibilityLog {
     pub membership: Vec<(i64, String)>,
 }
 
-/// A page of a room's timeline, in the order asked for.
-#[derive(Clone, Debug)]
-pub struct Page {
-    pub events: Vec<StoredEvent>,
-    pub log: VisibilityLog,
-    /// The redactions of the redacted events among them.
-    pub because: Vec<StoredEvent>,
-    /// By the number of a state event among them, the one it replaced.
-    pub replaced: HashMap<i64, StoredEvent>,
-}
-
-/// Which way a page goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    Back,
-    Forward,
-}
-
 /// Which part of the state is wanted.
 #[derive(Clone, Debug)]
 pub enum StateOf {
     All,
+    AllButMembers,
+    /// Before there was any of this type, the first that came: nobody was in a room before its creator.
     Type(String),
     Key(String, String),
     /// The memberships of these users.
@@ -106,18 +101,12 @@ pub enum StateOf {
 /// The aggregate of what is read from rooms.
 pub trait Timeline: Send + Sync {
     fn room_view(&self, room_id: &str, user_id: &str) -> Answer<'_, Option<RoomView>>;
-    /// Events before (back) or from (forward) the boundary `(topo, topo_minor)`.
-    fn page(
-        &self,
-        room_sn: i64,
-        user_id: &str,
-        boundary: (i64, i64),
-        direction: Direction,
-        limit: i64,
-    ) -> Answer<'_, Page>;
+    fn page(&self, query: PageQuery) -> Answer<'_, Page>;
+    /// An event and its surroundings; `None` if there is none that the user may see.
+    fn context(&self, query: ContextQuery) -> Answer<'_, Option<Context>>;
     /// What decides what the user may see of the room.
     fn visibility_log(&self, room_sn: i64, user_id: &str) -> Answer<'_, VisibilityLog>;
-    /// One event with what decides whether the user may see it.
+    /// One event with what decides whether the user may see it; `None` also if they ignore who sent it.
     fn event(&self, event_id: &str, user_id: &str) -> Answer<'_, Option<Page>>;
     /// The state after position `at`, or now.
     fn state(&self, room_sn: i64, of: StateOf, at: Option<i64>) -> Answer<'_, Vec<StoredEvent>>;
@@ -131,15 +120,12 @@ impl<E: Engine> Timeline for Sql<E> {
         self.0.read(View { room_id: room_id.to_owned(), user_id: user_id.to_owned() })
     }
 
-    fn page(
-        &self,
-        room_sn: i64,
-        user_id: &str,
-        boundary: (i64, i64),
-        direction: Direction,
-        limit: i64,
-    ) -> Answer<'_, Page> {
-        self.0.read(ReadPage { room_sn, user_id: user_id.to_owned(), boundary, direction, limit })
+    fn page(&self, query: PageQuery) -> Answer<'_, Page> {
+        self.0.read(query)
+    }
+
+    fn context(&self, query: ContextQuery) -> Answer<'_, Option<Context>> {
+        self.0.read(query)
     }
 
     fn visibility_log(&self, room_sn: i64, user_id: &str) -> Answer<'_, VisibilityLog> {
@@ -184,31 +170,6 @@ impl Query for View {
     }
 }
 
-struct ReadPage {
-    room_sn: i64,
-    user_id: String,
-    boundary: (i64, i64),
-    direction: Direction,
-    limit: i64,
-}
-
-impl Query for ReadPage {
-    const NAME: &'static str = "page";
-    type Out = Page;
-    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Page> {
-        let stmt = match self.direction {
-            Direction::Back => PAGE_BACK,
-            Direction::Forward => PAGE_FORWARD,
-        };
-        let rows = tx.query(stmt, args![self.room_sn, self.boundary.0, self.boundary.1, self.limit]).await?;
-        let events = rows.into_iter().map(|mut row| stored_event(&mut row, 0)).collect::<Result<Vec<_>>>()?;
-        let log = visibility_logs(tx, &[self.room_sn], &self.user_id).await?.remove(&self.room_sn).unwrap_or_default();
-        let because = redactions_of(tx, &events).await?;
-        let replaced = replaced_by(tx, self.room_sn, &events).await?;
-        Ok(Page { events, log, because, replaced })
-    }
-}
-
 struct ReadLog {
     room_sn: i64,
     user_id: String,
@@ -235,10 +196,13 @@ impl Query for OneEvent {
         let events = events_by_id(tx, vec![self.event_id.clone()]).await?;
         let Some(first) = events.first() else { return Ok(None) };
         let room_sn = first.room_sn;
+        if ignored_by(tx, &self.user_id).await?.hides(&first.json).map_err(corrupt)? {
+            return Ok(None);
+        }
         let log = visibility_logs(tx, &[room_sn], &self.user_id).await?.remove(&room_sn).unwrap_or_default();
         let because = redactions_of(tx, &events).await?;
         let replaced = replaced_by(tx, room_sn, &events).await?;
-        Ok(Some(Page { events, log, because, replaced }))
+        Ok(Some(Page { events, end: None, log, because, replaced, members: Vec::new() }))
     }
 }
 
@@ -252,43 +216,7 @@ impl Query for ReadState {
     const NAME: &'static str = "state";
     type Out = Vec<StoredEvent>;
     async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
-        let rows = match &self.of {
-            StateOf::All => tx.query(STATE_NOW, args![self.room_sn]).await?,
-            StateOf::Type(t) => tx.query(STATE_TYPE, args![self.room_sn, t]).await?,
-            StateOf::Key(t, k) => tx.query(STATE_KEY, args![self.room_sn, t, k]).await?,
-            StateOf::Members(users) => tx.query(MEMBERS, args![self.room_sn, users.clone()]).await?,
-        };
-        let mut state = std::collections::BTreeMap::<(String, String), Option<i64>>::new();
-        for mut row in rows {
-            state.insert((row.get(0)?, row.get(1)?), Some(row.get(2)?));
-        }
-        if let Some(at) = self.at {
-            // What changed since is undone by the first change of each key.
-            let mut undone = std::collections::BTreeSet::new();
-            let of_type = match &self.of {
-                StateOf::All => None,
-                StateOf::Type(t) | StateOf::Key(t, _) => Some(t.as_str()),
-                StateOf::Members(_) => Some("m.room.member"),
-            };
-            let deltas = match of_type {
-                None => tx.query(DELTAS_AFTER, args![self.room_sn, at]).await?,
-                Some(t) => tx.query(DELTAS_OF_TYPE_AFTER, args![self.room_sn, at, t]).await?,
-            };
-            for mut row in deltas {
-                let key: (String, String) = (row.get(0)?, row.get(1)?);
-                let wanted = match &self.of {
-                    StateOf::All => true,
-                    StateOf::Type(t) => key.0 == *t,
-                    StateOf::Key(t, k) => key.0 == *t && key.1 == *k,
-                    StateOf::Members(users) => key.0 == "m.room.member" && users.contains(&key.1),
-                };
-                if wanted && undone.insert(key.clone()) {
-                    state.insert(key, row.get(2)?);
-                }
-            }
-        }
-        let sns: Vec<i64> = state.into_values().flatten().collect();
-        events_by_sn(tx, sns).await
+        state_at(tx, self.room_sn, &self.of, self.at).await
     }
 }
 
@@ -317,6 +245,44 @@ impl Query for ShareARoom {
     async fn run<R: Reads>(&self, tx: &mut R) -> Result<bool> {
         Ok(tx.query_opt(SHARED, args![&self.user_id, &self.other]).await?.is_some())
     }
+}
+
+/// The state after position `at`, or now.
+async fn state_at<R: Reads>(tx: &mut R, room_sn: i64, of: &StateOf, at: Option<i64>) -> Result<Vec<StoredEvent>> {
+    let rows = match of {
+        StateOf::All => tx.query(STATE_NOW, args![room_sn]).await?,
+        StateOf::AllButMembers => tx.query(STATE_BUT_MEMBERS, args![room_sn]).await?,
+        StateOf::Type(t) => tx.query(STATE_TYPE, args![room_sn, t]).await?,
+        StateOf::Key(t, k) => tx.query(STATE_KEY, args![room_sn, t, k]).await?,
+        StateOf::Members(users) => tx.query(MEMBERS, args![room_sn, users.clone()]).await?,
+    };
+    let mut state = std::collections::BTreeMap::<(String, String), Option<i64>>::new();
+    for mut row in rows {
+        state.insert((row.get(0)?, row.get(1)?), Some(row.get(2)?));
+    }
+    if let Some(mut at) = at {
+        if let StateOf::Type(t) = of
+            && let Some(mut first) = tx.query_opt(FIRST_OF_TYPE, args![room_sn, t]).await?
+        {
+            at = at.max(first.get(0)?);
+        }
+        // What changed since is undone by the first change of each key.
+        let mut undone = std::collections::BTreeSet::new();
+        let deltas = match of {
+            StateOf::All => tx.query(DELTAS_AFTER, args![room_sn, at]).await?,
+            StateOf::AllButMembers => tx.query(DELTAS_BUT_MEMBERS_AFTER, args![room_sn, at]).await?,
+            StateOf::Type(t) | StateOf::Key(t, _) => tx.query(DELTAS_OF_TYPE_AFTER, args![room_sn, at, t]).await?,
+            StateOf::Members(users) => tx.query(DELTAS_OF_MEMBERS_AFTER, args![room_sn, at, users.clone()]).await?,
+        };
+        for mut row in deltas {
+            let key: (String, String) = (row.get(0)?, row.get(1)?);
+            let wanted = if let StateOf::Key(_, k) = of { key.1 == *k } else { true };
+            if wanted && undone.insert(key.clone()) {
+                state.insert(key, row.get(2)?);
+            }
+        }
+    }
+    events_by_sn(tx, state.into_values().flatten().collect()).await
 }
 
 /// Events by number; in no order.

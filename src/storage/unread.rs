@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use hearth_core::push::{Counts, Place};
+use hearth_core::{
+    filter::Ignored,
+    push::{Counts, Place},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -42,7 +45,6 @@ statements! {
         WHERE m.user_id = ANY($2) AND m.room_sn = $1 AND m.membership = 'join'";
     THREAD_COUNTS = "INSERT INTO push_threads (room_sn, thread, last_pos) VALUES ($1, $2, $3)
         ON CONFLICT (room_sn, thread) DO UPDATE SET last_pos = excluded.last_pos";
-    IGNORED = "SELECT content FROM account_data WHERE user_id = $1 AND room_sn = 0 AND type = 'm.ignored_user_list'";
     // `base`: of each room, what was read in all threads, or when the user joined. `place`: each thread with something
     // after that, and up to where it was read. `who`: whose totals to add there, and whose to subtract.
     UNREAD = "WITH base AS MATERIALIZED (
@@ -252,33 +254,19 @@ pub(crate) async fn redacted<T: Tx>(
     tx.insert_rows(REDACTED, &rows).await.map(drop)
 }
 
-/// Whom the user ignores.
-pub(crate) async fn ignored_by<R: Reads>(tx: &mut R, user_id: &str) -> Result<Vec<String>> {
-    #[derive(Deserialize)]
-    struct List {
-        ignored_users: BTreeMap<String, serde::de::IgnoredAny>,
-    }
-    let list = match tx.query_opt(IGNORED, args![user_id]).await? {
-        Some(mut row) => row.get::<Option<String>>(0)?,
-        None => None,
-    };
-    // The list is the user's own to write: one that is no list ignores nobody.
-    let list = list.and_then(|list| serde_json::from_str::<List>(&list).ok());
-    Ok(list.map(|list| list.ignored_users.into_keys().filter(|id| !id.contains('\0')).collect()).unwrap_or_default())
-}
-
 /// What the user has not read in each of these rooms; a room without any is left out.
 pub(crate) async fn unread<R: Reads>(
     tx: &mut R,
     user_id: &str,
-    ignored: &[String],
+    ignored: &Ignored,
     rooms: Vec<i64>,
 ) -> Result<HashMap<i64, Unread>> {
     let mut unread = HashMap::<i64, Unread>::new();
     if rooms.is_empty() {
         return Ok(unread);
     }
-    let not_by: Vec<String> = ignored.iter().cloned().chain([user_id.to_owned()]).collect();
+    let not_by =
+        ignored.users().filter(|id| !id.contains('\0')).chain([user_id]).map(str::to_owned).collect::<Vec<_>>();
     for mut row in tx.query(UNREAD, args![rooms, user_id, not_by]).await? {
         let (room_sn, thread): (i64, String) = (row.get(0)?, row.get(1)?);
         let counts = Counts { notify: row.get(2)?, highlight: row.get(3)? };

@@ -7,17 +7,12 @@ mod memory;
 mod room;
 mod unread;
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use hearth_core::{Error, Result, filter, token::SyncToken};
-use hearth_storage::{Scope, StoredEvent, SyncPage, SyncQuery, Wake};
+use hearth_storage::{StoredEvent, SyncPage, SyncQuery, Wake};
 use ruma::{
-    OwnedRoomId, UserId,
+    OwnedRoomId,
     api::client::{
         filter::FilterDefinition,
         sync::sync_events::v3::{GlobalAccountData, InviteState, InvitedRoom, KnockState, KnockedRoom, Response},
@@ -40,6 +35,8 @@ pub struct SyncWish {
     pub timeout: Option<Duration>,
     pub full_state: bool,
     pub filter: FilterDefinition,
+    /// The session's, of when it was looked up.
+    pub session_as_of: u64,
 }
 
 impl SyncWish {
@@ -69,6 +66,12 @@ impl Syncs {
         // Subscribed before the read: what is committed after the read wakes us.
         let mut waiter = self.notifier.subscribe(rooms.chain([user_key]));
         loop {
+            // The poll of a session that has ended is not to be told what happens now. The next request says whose it was.
+            if let Some(since) = wish.since
+                && self.sessions.ended_since(reader.user, wish.session_as_of)
+            {
+                return Ok(Response::new(since.to_string()));
+            }
             let over = tokio::time::Instant::now() >= deadline || self.shutdown.is_said();
             let (page, following) = match self.read_memory(reader, &wish)? {
                 Some(read) => read,
@@ -120,6 +123,7 @@ impl Syncs {
             user_id: reader.user.to_string(),
             since: wish.since.map(|t| t.pos),
             timeline_limit: i64::try_from(wish.timeline_limit()).unwrap_or(10),
+            filter: room.timeline.clone(),
             full_state: wish.full_state,
             include_leave: room.include_leave,
             only_rooms: room.rooms.as_ref().map(|rooms| rooms.iter().map(ToString::to_string).collect()),
@@ -151,10 +155,10 @@ impl Syncs {
         // A token of another process says nothing of who types here: tell who does.
         let since = wish.since.filter(|t| t.epoch == self.epoch).map(|t| t.serial);
         let typing = self.typing.changed(&page.following, since);
-        if !typing.is_empty() && wants_ephemeral(wish, "m.typing") {
+        if !typing.is_empty() {
             let ids: BTreeMap<i64, OwnedRoomId> = self.ids_of(&page.room_ids)?;
             for (sn, users) in typing {
-                let Some(id) = ids.get(&sn) else { continue };
+                let Some(id) = ids.get(&sn).filter(|id| wants_ephemeral(wish, id, "m.typing")) else { continue };
                 let event = json!({ "type": "m.typing", "content": { "user_ids": users } });
                 let room = response.rooms.join.entry(id.clone()).or_default();
                 room.ephemeral.events.push(raw(&event)?);
@@ -164,9 +168,8 @@ impl Syncs {
             let (id, left) = self.left(reader, wish, &room)?;
             response.rooms.leave.insert(id, left);
         }
-        let ignored = if page.invited.is_empty() { BTreeSet::new() } else { self.ignored_by(reader.user).await? };
         for stripped in page.invited {
-            if ignored.contains(&*sender_of(&stripped.membership)?) {
+            if page.ignored.holds(&sender_of(&stripped.membership)?) {
                 continue;
             }
             let (id, events) = self.stripped(&stripped)?;
@@ -182,20 +185,6 @@ impl Syncs {
             response.rooms.knock.insert(id, room);
         }
         Ok(Page(response))
-    }
-
-    /// Whose invites the user doesn't want to see.
-    ///
-    /// <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
-    async fn ignored_by(&self, user: &UserId) -> Result<BTreeSet<String>> {
-        #[derive(serde::Deserialize)]
-        struct IgnoredUsers {
-            ignored_users: BTreeMap<String, serde::de::IgnoredAny>,
-        }
-        let list = self.storage.account_data(user.as_str(), &Scope::Global, "m.ignored_user_list").await?;
-        // The list is the user's own to write: one that is no list ignores nobody.
-        let list = list.and_then(|list| serde_json::from_str::<IgnoredUsers>(&list).ok());
-        Ok(list.map(|list| list.ignored_users.into_keys().collect()).unwrap_or_default())
     }
 
     fn ids_of(&self, rooms: &[(i64, String)]) -> Result<BTreeMap<i64, OwnedRoomId>> {

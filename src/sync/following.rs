@@ -1,8 +1,9 @@
 //! What is known of a user who syncs, carried on from one sync to the next: the rooms that they are in, and what is unread
 //! there. Where messages are all that happens, what is known then is known now.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hearth_core::filter::Ignored;
 use hearth_storage::{Message, SyncPage, Unread, unread::DEFAULT_CLASS};
 
 /// Who has more unread threads in a room asks the database each time.
@@ -12,8 +13,8 @@ const MOST_THREADS: usize = 100;
 pub(super) struct Following {
     /// Sorted.
     pub(super) rooms: Vec<i64>,
-    /// Whose messages don't count.
-    ignored: Vec<String>,
+    /// Whose messages they don't want to see.
+    pub(super) ignored: Arc<Ignored>,
     state: Mutex<State>,
 }
 
@@ -27,7 +28,7 @@ struct State {
 impl Following {
     /// Nobody knows anything of this user.
     pub(super) fn nothing() -> Self {
-        Self { rooms: Vec::new(), ignored: Vec::new(), state: Mutex::new(State { as_of: 0, unread: Vec::new() }) }
+        Self { rooms: Vec::new(), ignored: Arc::default(), state: Mutex::new(State { as_of: 0, unread: Vec::new() }) }
     }
 
     /// What a page of all changes after `since` tells, and what was known before and is not changed by it.
@@ -35,13 +36,11 @@ impl Following {
         let mut rooms = page.following.clone();
         rooms.sort_unstable();
         let mut unread: Vec<Option<Unread>> = vec![None; rooms.len()];
-        let mut ignored = page.ignored.clone();
         if let Some(before) = before {
             let known = before.state();
             let changes_all = |(kind, _): &(String, _)| kind == "m.ignored_user_list" || kind == "m.push_rules";
             let connects = since.is_some_and(|since| since <= known.as_of) && known.as_of <= page.head;
             if connects && !page.account_data.iter().any(changes_all) {
-                ignored.clone_from(&before.ignored);
                 for (sn, known) in before.rooms.iter().zip(&known.unread) {
                     if let (Ok(i), false) = (rooms.binary_search(sn), page.moved.contains(sn)) {
                         unread[i].clone_from(known);
@@ -54,7 +53,7 @@ impl Following {
                 unread[i] = (room.unread.len() <= MOST_THREADS).then(|| room.unread.clone());
             }
         }
-        Self { rooms, ignored, state: Mutex::new(State { as_of: page.head, unread }) }
+        Self { rooms, ignored: Arc::clone(&page.ignored), state: Mutex::new(State { as_of: page.head, unread }) }
     }
 
     pub(super) fn as_of(&self) -> i64 {
@@ -69,7 +68,7 @@ impl Following {
             let Ok(i) = self.rooms.binary_search(&message.room_sn) else { continue };
             let (Some(counted), Some(unread)) = (&message.counted, &mut state.unread[i]) else { continue };
             let sender = message.pdu.sender.as_str();
-            if sender != user && !self.ignored.iter().any(|ignored| ignored == sender) {
+            if sender != user && !self.ignored.holds(sender) {
                 unread.add(&counted.thread, counted.of(DEFAULT_CLASS, user));
                 if unread.len() > MOST_THREADS {
                     state.unread[i] = None;
@@ -88,7 +87,7 @@ impl Following {
     /// About what it takes.
     pub(super) fn bytes(&self) -> usize {
         let known = self.state().unread.iter().flatten().map(|unread| unread.len() * 96).sum::<usize>();
-        256 + self.rooms.len() * (8 + size_of::<Option<Unread>>()) + known
+        256 + self.ignored.size() + self.rooms.len() * (8 + size_of::<Option<Unread>>()) + known
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -11,7 +11,7 @@ use ruma::OwnedUserId;
 
 use crate::{
     notify::{Known, Notifier},
-    service::{push_rules::PushRules, shape::Shapes, typing::Typing},
+    service::{push_rules::PushRules, sessions::Sessions, shape::Shapes, typing::Typing},
     shutdown::Shutdown,
 };
 
@@ -26,11 +26,12 @@ pub struct Syncs {
     typing: Arc<Typing>,
     shapes: Arc<Shapes>,
     push_rules: Arc<PushRules>,
+    sessions: Arc<Sessions>,
     shutdown: Shutdown,
     /// The process that the ephemeral serials in tokens are of.
     epoch: u64,
     timeouts: Timeouts,
-    /// The rooms that users are in and what is unread there, as of their last sync: what to subscribe to before the next
+    /// The rooms that users are in, what is unread there and whom they ignore, as of their last sync: what to subscribe to before the next
     /// read, and with the journal whether that has to be one of the database.
     following: Cache<OwnedUserId, Arc<Following>>,
 }
@@ -54,16 +55,29 @@ pub struct Sources {
     pub typing: Arc<Typing>,
     pub shapes: Arc<Shapes>,
     pub push_rules: Arc<PushRules>,
+    pub sessions: Arc<Sessions>,
     pub shutdown: Shutdown,
 }
 
 impl Syncs {
     pub fn new(sources: Sources, epoch: u64, timeouts: Timeouts) -> Arc<Self> {
-        let Sources { storage, notifier, known, typing, shapes, push_rules, shutdown } = sources;
+        let Sources { storage, notifier, known, typing, shapes, push_rules, sessions, shutdown } = sources;
         let following = Cache::builder()
             .weigher(|_, f: &Arc<Following>| u32::try_from(f.bytes()).unwrap_or(u32::MAX))
             .max_capacity(FOLLOWING_BYTES)
             .build();
-        Arc::new(Self { storage, notifier, known, typing, shapes, push_rules, shutdown, epoch, timeouts, following })
+        Arc::new(Self {
+            storage,
+            notifier,
+            known,
+            typing,
+            shapes,
+            push_rules,
+            sessions,
+            shutdown,
+            epoch,
+            timeouts,
+            following,
+        })
     }
 }

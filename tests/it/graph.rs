@@ -307,6 +307,7 @@ impl Room<'_> {
             timeout: None,
             full_state: false,
             filter: serde_json::from_value(filter).unwrap(),
+            session_as_of: 0,
         };
         let user = user(name);
         self.house.services.syncs.sync(Reader { user: &user, device: "D" }, wish).await.unwrap()

@@ -16,4 +16,6 @@ mod promises;
 mod rooms;
 mod secrets;
 mod sync;
+mod sync_filters;
 mod unread;
+mod upgrade;

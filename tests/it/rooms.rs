@@ -167,7 +167,7 @@ each_backend! {
         assert!(ids(&all).contains(&odd) && ids(&all).contains(&first));
         bob.sets(&room, "m.room.topic", "", json!({ "topic": "coffee" })).await.refused(403, "M_FORBIDDEN");
         bob.reads(&room, "state/m.room.name/").await.refused(404, "M_NOT_FOUND");
-        alice.sets(&room, "m.room.create", "", json!({})).await.refused(403, "M_FORBIDDEN");
+        alice.sets(&room, "m.room.create", "", json!({})).await.refused(400, "M_INVALID_PARAM");
         let carol = Person::registers(&server, "carol").await;
         carol.reads(&room, "state").await.refused(403, "M_FORBIDDEN");
         carol.reads(&room, "state/m.room.topic/").await.refused(403, "M_FORBIDDEN");

@@ -47,6 +47,26 @@ impl Person {
 }
 
 each_backend! {
+    async fn a_long_poll_ends_with_its_session(given: Given) {
+        let server = open_server(given).await;
+        let alice = Person::registers(&server, "alice").await;
+        let stolen = alice.logs_in_on(&server).await;
+        alice.syncs().await;
+        stolen.syncs().await;
+        let (waiting, robbed) = (alice.waits().await, stolen.waits().await);
+        server.is_waited_for_by(2).await;
+        let since = stolen.since();
+
+        stolen.post("/logout", json!({})).await.ok();
+        assert_eq!(robbed.ends().await, json!({ "device_one_time_keys_count": {}, "next_batch": since }));
+        stolen.get(&format!("/sync?since={since}")).await.refused(401, "M_UNKNOWN_TOKEN");
+        // Who asked for the end may be asked to look again, and goes on.
+        let since = waiting.ends().await["next_batch"].as_str().unwrap().to_owned();
+        let room = alice.opens_a_room().await;
+        let page = alice.sync(&format!("timeout=0&since={since}")).await;
+        assert!(page["rooms"]["join"][&room].is_object(), "{page}");
+    }
+
     async fn a_first_sync_and_those_after_it(given: Given) {
         let server = open_server(given).await;
         let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);

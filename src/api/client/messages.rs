@@ -6,6 +6,7 @@ use ruma::{
     api::{
         Direction as Dir,
         client::{
+            context::get_context,
             message::{get_message_events, send_message_event},
             redact::redact_event,
             room::get_room_event,
@@ -37,6 +38,7 @@ pub(super) fn routes(r: Routes) -> Routes {
         .client(state_key)
         .client(event)
         .client(messages)
+        .client(context)
 }
 
 async fn send(api: Api, req: Client<send_message_event::v3::Request>) -> Result<send_message_event::v3::Response> {
@@ -131,5 +133,19 @@ async fn messages(api: Api, req: Client<Messages>) -> Result<get_message_events:
     response.end = page.end.map(|t| t.to_string());
     response.chunk = page.chunk;
     response.state = page.state;
+    Ok(response)
+}
+
+async fn context(api: Api, req: Client<get_context::v3::Request>) -> Result<get_context::v3::Response> {
+    let body = req.body;
+    let limit = u64::from(body.limit);
+    let around = api.timelines.context(reader(&req.auth), &body.room_id, &body.event_id, limit, body.filter).await?;
+    let mut response = get_context::v3::Response::new();
+    response.start = Some(around.start.to_string());
+    response.end = Some(around.end.to_string());
+    response.event = Some(around.event);
+    response.events_before = around.before;
+    response.events_after = around.after;
+    response.state = around.state;
     Ok(response)
 }

@@ -14,7 +14,7 @@ use ruma::{
                 ban_user, forget_room, get_member_events, invite_user, join_room_by_id, join_room_by_id_or_alias,
                 joined_members, joined_rooms, kick_user, leave_room, unban_user,
             },
-            room::{Visibility, create_room},
+            room::{Visibility, create_room, upgrade_room},
         },
         error::DeserializationError,
     },
@@ -28,13 +28,15 @@ use crate::{
     api::{Api, Client, Json, Routes},
     service::{
         rate_limit::Limited,
-        rooms::{CreateRoom, Join, Preset, Target},
+        rooms::{CreateRoom, Join, Preset, Target, Upgrade},
         timeline::MemberWish,
     },
 };
 
 pub(super) fn routes(r: Routes) -> Routes {
     r.client(create)
+        .limited(Limited::RoomCreation)
+        .client(upgrade)
         .limited(Limited::RoomCreation)
         .client(invite)
         .limited(Limited::Invite)
@@ -96,6 +98,12 @@ async fn create(api: Api, req: Client<create_room::v3::Request>) -> Result<creat
     api.limits.user(Limited::Invite, &req.auth, wish.invite.len()).await?;
     let room_id = api.rooms.create(&req.auth.user_id, wish).await?;
     Ok(create_room::v3::Response::new(room_id))
+}
+
+async fn upgrade(api: Api, req: Client<upgrade_room::v3::Request>) -> Result<upgrade_room::v3::Response> {
+    let wish = Upgrade { version: req.body.new_version, additional_creators: req.body.additional_creators };
+    let successor = api.rooms.upgrade(&req.auth.user_id, &req.body.room_id, wish).await?;
+    Ok(upgrade_room::v3::Response::new(successor))
 }
 
 fn target(user: OwnedUserId, membership: &'static str, reason: Option<String>) -> Target {

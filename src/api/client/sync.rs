@@ -39,6 +39,7 @@ async fn sync(api: Api, req: Client<sync_events::v3::Request>) -> Result<Json<Re
         timeout: body.timeout,
         full_state: body.full_state,
         filter,
+        session_as_of: req.auth.as_of,
     };
     let response = api.syncs.sync(reader(&req.auth), wish).await?;
     Ok(Json(Reply::from(response)))

@@ -76,7 +76,18 @@ impl Rooms {
             ruma::RoomAliasId::parse(alias).map_err(|_| Error::invalid_param("Not a valid room alias"))?;
         }
         let parts = self.first_events(creator, &wish, version, alias.as_deref()).await?;
+        self.found(creator, version, &parts, alias.as_deref(), wish.public).await
+    }
 
+    /// Stores a new room that begins with these events.
+    pub(super) async fn found(
+        &self,
+        creator: &UserId,
+        version: &'static RoomVersion,
+        parts: &[Part],
+        alias: Option<&str>,
+        publish: bool,
+    ) -> Result<OwnedRoomId> {
         // A room that is named after its create event has the name of another one that was made in the same moment with
         // the same wishes: it is a little younger, then.
         for later_ms in 0..MOST_AT_ONCE {
@@ -84,11 +95,10 @@ impl Rooms {
                 // Replaced by the hash of the create event as soon as there is one.
                 RoomId::parse("!pending").map_err(Error::internal)?
             } else {
-                ids::new_room_id(&*self.rng, server_name)?
+                ids::new_room_id(&*self.rng, self.signer.server_name())?
             };
-            let (room_id, mut decided) =
-                self.begin(room_id, version, &parts, later_ms, alias.as_deref(), creator).await?;
-            decided.commit.publish = wish.public;
+            let (room_id, mut decided) = self.begin(room_id, version, parts, later_ms, alias, creator).await?;
+            decided.commit.publish = publish;
             match self.storage.persist(decided.commit.clone()).await? {
                 Persisted::Stored(_) => {
                     decided.remember(self);
@@ -139,6 +149,12 @@ impl Rooms {
         Ok((room_id, decided))
     }
 
+    /// The content of the creator's own member event.
+    pub(super) async fn creator_joins(&self, creator: &UserId) -> Result<Map<String, Value>> {
+        let me = Target { user: creator.to_owned(), membership: "join", reason: None, extra: Map::new() };
+        serde_json::from_str(self.member_content(&me).await?.get()).map_err(Error::internal)
+    }
+
     async fn first_events(
         &self,
         creator: &UserId,
@@ -156,29 +172,11 @@ impl Rooms {
         };
 
         let trusted: &[OwnedUserId] = if preset == Preset::TrustedPrivate { &wish.invite } else { &[] };
-        let mut create = wish.creation_content.clone();
-        create.insert("room_version".into(), version.id.as_str().into());
-        if rules.use_room_create_sender {
-            create.remove("creator");
-        } else {
-            create.insert("creator".into(), creator.as_str().into());
-        }
-        let mut creators = vec![creator.to_string()];
-        if rules.explicitly_privilege_room_creators {
-            let mut additional = additional_creators(&create)?;
-            additional.extend(trusted.iter().map(ToString::to_string));
-            additional.sort();
-            additional.dedup();
-            creators.extend(additional.iter().cloned());
-            if !additional.is_empty() {
-                create.insert("additional_creators".into(), additional.into());
-            }
-        }
+        let (create, creators) = create_content(creator, version, wish.creation_content.clone(), trusted)?;
         state("m.room.create", "", create.into())?;
 
-        let me = Target { user: creator.to_owned(), membership: "join", reason: None, extra: Map::new() };
-        let me = self.member_content(&me).await?;
-        state("m.room.member", creator.as_str(), serde_json::from_str(me.get()).map_err(Error::internal)?)?;
+        let me = self.creator_joins(creator).await?;
+        state("m.room.member", creator.as_str(), me.into())?;
 
         let privileged = rules.explicitly_privilege_room_creators;
         let mut users = Map::new();
@@ -196,7 +194,7 @@ impl Rooms {
             && let Some(named) = levels.get("users").and_then(Value::as_object)
             && creators.iter().any(|c| named.contains_key(c))
         {
-            return Err(Error::invalid_param("Creators have all power; they can't be in `users`"));
+            return Err(no_level_for_creators());
         }
         state("m.room.power_levels", "", levels.into())?;
 
@@ -248,6 +246,38 @@ impl Rooms {
     }
 }
 
+pub(super) fn no_level_for_creators() -> Error {
+    Error::invalid_param("Creators have all power; they can't be in `users`")
+}
+
+/// The content of a create event, and who the room's creators are.
+pub(super) fn create_content(
+    creator: &UserId,
+    version: &RoomVersion,
+    mut content: Map<String, Value>,
+    trusted: &[OwnedUserId],
+) -> Result<(Map<String, Value>, Vec<String>)> {
+    let rules = &version.rules.authorization;
+    content.insert("room_version".into(), version.id.as_str().into());
+    if rules.use_room_create_sender {
+        content.remove("creator");
+    } else {
+        content.insert("creator".into(), creator.as_str().into());
+    }
+    let mut creators = vec![creator.to_string()];
+    if rules.explicitly_privilege_room_creators {
+        let mut additional = additional_creators(&content)?;
+        additional.extend(trusted.iter().map(ToString::to_string));
+        additional.sort();
+        additional.dedup();
+        creators.extend(additional.iter().cloned());
+        if !additional.is_empty() {
+            content.insert("additional_creators".into(), additional.into());
+        }
+    }
+    Ok((content, creators))
+}
+
 fn additional_creators(create: &Map<String, Value>) -> Result<Vec<String>> {
     let wrong = || Error::invalid_param("`additional_creators` must be a list of user ids");
     let Some(named) = create.get("additional_creators") else { return Ok(Vec::new()) };
@@ -262,7 +292,7 @@ fn additional_creators(create: &Map<String, Value>) -> Result<Vec<String>> {
         .collect()
 }
 
-fn default_power_levels(users: &Map<String, Value>, privileged_creators: bool) -> Map<String, Value> {
+pub(super) fn default_power_levels(users: &Map<String, Value>, privileged_creators: bool) -> Map<String, Value> {
     let levels = json!({
         "users": users,
         "users_default": 0,

@@ -7,6 +7,7 @@ mod receive;
 mod restricted;
 mod send;
 pub mod state;
+mod upgrade;
 mod write;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use ruma::{OwnedRoomId, RoomVersionId, UserId};
 pub use create::{CreateRoom, Preset};
 pub use membership::{Join, Target};
 pub use send::Message;
+pub use upgrade::Upgrade;
 pub use write::{Head, Part, Txn};
 
 use super::push::Push;

@@ -135,6 +135,7 @@ impl Rooms {
             redactions: Vec::new(),
             alias: None,
             publish: false,
+            successor: None,
             now_ms: self.clock.now_ms(),
         };
         Ok((commit, status))

@@ -47,6 +47,9 @@ impl Intent for SetState {
             rooms.must_be_in(head, &part.sender).await?;
             return Ok(Wish::Nothing(current.event_id.clone()));
         }
+        if part.event_type == TimelineEventType::RoomPowerLevels {
+            rooms.check_levels(head, &part.content).await?;
+        }
         Ok(Wish::Write(vec![rooms.admitted(head, part.clone()).await?]))
     }
 }
@@ -81,6 +84,7 @@ impl Rooms {
             content: message.content,
             redacts: None,
             authorised_by: None,
+            successor: None,
         };
         last(self.write(&message.room_id, Some(&txn), &Send(part)).await?)
     }
@@ -96,7 +100,7 @@ impl Rooms {
     ) -> Result<OwnedEventId> {
         let kind = event_type.to_string();
         if event_type == StateEventType::RoomCreate {
-            return Err(Error::forbidden("A room is created only once"));
+            return Err(Error::invalid_param("A room is created only once"));
         }
         let mut part = Part::state(sender, &kind, state_key, content);
         if part.event_type == TimelineEventType::RoomMember {
@@ -108,6 +112,24 @@ impl Rooms {
             self.check_aliases(room_id, &part.content).await?;
         }
         last(self.write(room_id, None, &SetState(part)).await?)
+    }
+
+    /// What the rules would refuse as forbidden is a mistake in the request: from version 12 on creators have no level.
+    async fn check_levels(&self, head: &Head, content: &RawValue) -> Result<()> {
+        #[derive(serde::Deserialize)]
+        struct Content {
+            #[serde(default)]
+            users: std::collections::HashMap<String, serde::de::IgnoredAny>,
+        }
+        if !head.version.rules.authorization.explicitly_privilege_room_creators {
+            return Ok(());
+        }
+        let Ok(Content { users }) = serde_json::from_str(content.get()) else { return Ok(()) };
+        let power = self.power(head).await?;
+        match power.creators().iter().any(|creator| users.contains_key(creator.as_str())) {
+            true => Err(super::create::no_level_for_creators()),
+            false => Ok(()),
+        }
     }
 
     /// What a room calls itself must lead to it, as far as that is new.
@@ -147,6 +169,7 @@ impl Rooms {
             content,
             redacts: Some(target.to_owned()),
             authorised_by: None,
+            successor: None,
         };
         last(self.write(room_id, Some(&txn), &Redact { part, target: target.to_owned() }).await?)
     }

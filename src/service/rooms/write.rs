@@ -51,6 +51,8 @@ pub struct Part {
     pub redacts: Option<OwnedEventId>,
     /// Who vouches for somebody joining a restricted room; the server found out that they may.
     pub authorised_by: Option<OwnedUserId>,
+    /// The room, by number, that takes over this one's names and place in the directory with this event.
+    pub successor: Option<i64>,
 }
 
 impl Part {
@@ -62,6 +64,7 @@ impl Part {
             content,
             redacts: None,
             authorised_by: None,
+            successor: None,
         }
     }
 
@@ -432,6 +435,7 @@ impl Rooms {
         };
         let notice = self.push.notice(&pdu, chain.head.joined, power)?;
 
+        chain.successor = chain.successor.or(part.successor);
         let after = chain.head.root;
         let tip = Tip { sn, id: pdu.event_id.clone(), depth: pdu.depth, state_after: after };
         chain.consumed.extend(chain.head.tips.iter().map(|t| t.sn));
@@ -536,6 +540,7 @@ pub struct Chain {
     consumed: Vec<i64>,
     redactions: Vec<Redaction>,
     redacted: Vec<i64>,
+    successor: Option<i64>,
     ids: Vec<OwnedEventId>,
 }
 
@@ -551,6 +556,7 @@ impl Chain {
             consumed: Vec::new(),
             redactions: Vec::new(),
             redacted: Vec::new(),
+            successor: None,
             ids: Vec::new(),
         }
     }
@@ -586,6 +592,7 @@ impl Chain {
             redactions: self.redactions,
             alias: None,
             publish: false,
+            successor: self.successor,
             now_ms,
         };
         Decided {

@@ -1,13 +1,13 @@
 //! Rooms, told with events that nobody signed: storage looks at what it is given, not at what the rules would say of it.
 
 use hearth_core::event::Pdu;
-use ruma::{MilliSecondsSinceUnixEpoch, UInt};
+use ruma::{MilliSecondsSinceUnixEpoch, UInt, api::client::filter::RoomEventFilter};
 use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::{
-    AccountDataChange, Base, Direction, MembershipChange, NewAlias, NewEvent, Notice, Page, Persisted, Receipt,
-    Redaction, RoomCommit, RoomSync, Scope, StateChange, StateOf, Status, StoredEvent, SyncPage, SyncQuery,
+    AccountDataChange, Base, Direction, MembershipChange, NewAlias, NewEvent, Notice, Page, PageQuery, Persisted,
+    Receipt, Redaction, RoomCommit, RoomSync, Scope, StateChange, StateOf, Status, StoredEvent, SyncPage, SyncQuery,
     Transaction, account_data::AccountData as _, directory::Directory as _, ephemeral::Receipts as _,
     follow::Follow as _, rooms::Rooms as _, sync_page::SyncPages as _, timeline::Timeline as _,
 };
@@ -102,6 +102,7 @@ impl Room {
             redactions: vec![],
             alias: None,
             publish: false,
+            successor: None,
             now_ms: 1,
         };
         for (i, made) in made.iter().enumerate() {
@@ -184,10 +185,24 @@ pub(super) fn from_now_on(user: &str, since: impl Into<Option<i64>>) -> SyncQuer
         user_id: user.to_owned(),
         since: since.into(),
         timeline_limit: 10,
+        filter: RoomEventFilter::default(),
         full_state: false,
         include_leave: false,
         only_rooms: None,
         not_rooms: vec![],
+    }
+}
+
+pub(super) fn page_of(room: &Room, user: &str, from: (i64, i64), direction: Direction, limit: usize) -> PageQuery {
+    PageQuery {
+        room_sn: room.sn,
+        room_id: room.id.as_str().try_into().unwrap(),
+        user_id: user.to_owned(),
+        from,
+        to: None,
+        direction,
+        limit,
+        filter: RoomEventFilter::default(),
     }
 }
 
@@ -225,7 +240,7 @@ impl Store {
     }
 
     async fn all_back(&self, room: &Room, user: &str) -> Page {
-        self.page(room.sn, user, (i64::MAX, i64::MAX), Direction::Back, 1_000).await.unwrap()
+        self.page(page_of(room, user, (i64::MAX, i64::MAX), Direction::Back, 1_000)).await.unwrap()
     }
 }
 
@@ -479,7 +494,7 @@ fn pages_go_both_ways_without_gap_or_repetition() {
         for limit in [1, 2, 3, 50] {
             let (mut back, mut boundary) = (vec![], (i64::MAX, i64::MAX));
             loop {
-                let page = store.page(room.sn, ALICE, boundary, Direction::Back, limit).await.unwrap();
+                let page = store.page(page_of(&room, ALICE, boundary, Direction::Back, limit)).await.unwrap();
                 let Some(last) = page.events.last() else { break };
                 boundary = (last.topo, last.topo_minor);
                 back.extend(ids(&page.events));
@@ -487,7 +502,7 @@ fn pages_go_both_ways_without_gap_or_repetition() {
             back.reverse();
             let (mut forward, mut boundary) = (vec![], (0, 0));
             loop {
-                let page = store.page(room.sn, ALICE, boundary, Direction::Forward, limit).await.unwrap();
+                let page = store.page(page_of(&room, ALICE, boundary, Direction::Forward, limit)).await.unwrap();
                 let Some(last) = page.events.last() else { break };
                 boundary = (last.topo, last.topo_minor + 1);
                 forward.extend(ids(&page.events));

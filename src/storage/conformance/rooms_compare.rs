@@ -4,10 +4,11 @@ use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
+use ruma::api::client::filter::RoomEventFilter;
 use serde_json::json;
 
 use super::{
-    rooms::{Made, Room, beginning, from_now_on, ids, membership, message, receipt, state},
+    rooms::{Made, Room, beginning, from_now_on, ids, membership, message, page_of, receipt, state},
     *,
 };
 use crate::{
@@ -69,13 +70,15 @@ enum Action {
         limit: i64,
         full_state: bool,
         include_leave: bool,
+        /// No messages of this one.
+        without: Option<usize>,
     },
     Page {
         room: usize,
         user: usize,
         from: usize,
         forward: bool,
-        limit: i64,
+        limit: usize,
     },
     StateAt {
         room: usize,
@@ -102,10 +105,11 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (prop::option::of(room.clone()), user.clone(), prop::option::of(0..9usize))
             .prop_map(|(room, user, content)| Action::Data { room, user, content }),
         1 => (room.clone(), user.clone()).prop_map(|(room, user)| Action::Forget { room, user }),
-        6 => (user.clone(), prop::option::weighted(0.8, at.clone()), 1..6i64, prop::bool::weighted(0.2), any::<bool>())
-            .prop_map(|(user, since, limit, full_state, include_leave)|
-                Action::Sync { user, since, limit, full_state, include_leave }),
-        2 => (room.clone(), user, at.clone(), any::<bool>(), 1..6i64)
+        6 => (user.clone(), prop::option::weighted(0.8, at.clone()), 1..6i64, prop::bool::weighted(0.2), any::<bool>(),
+                prop::option::weighted(0.3, user.clone()))
+            .prop_map(|(user, since, limit, full_state, include_leave, without)|
+                Action::Sync { user, since, limit, full_state, include_leave, without }),
+        2 => (room.clone(), user, at.clone(), any::<bool>(), 1..6usize)
             .prop_map(|(room, user, from, forward, limit)| Action::Page { room, user, from, forward, limit }),
         1 => (room, at.clone()).prop_map(|(room, at)| Action::StateAt { room, at }),
         1 => at.prop_map(|since| Action::Changes { since }),
@@ -244,8 +248,11 @@ impl World {
             Action::Forget { room, user } => {
                 format!("{}", store.forget(USERS[*user], self.rooms[*room].sn).await.unwrap())
             }
-            Action::Sync { user, since, limit, full_state, include_leave } => {
+            Action::Sync { user, since, limit, full_state, include_leave, without } => {
+                let mut filter = RoomEventFilter::default();
+                filter.not_senders = without.iter().map(|user| USERS[*user].try_into().unwrap()).collect();
                 let query = SyncQuery {
+                    filter,
                     timeline_limit: *limit,
                     full_state: *full_state,
                     include_leave: *include_leave,
@@ -259,9 +266,8 @@ impl World {
                 let from = store.events_by_id(vec![from]).await.unwrap().remove(0);
                 let direction = if *forward { Direction::Forward } else { Direction::Back };
                 let boundary = (from.topo, from.topo_minor);
-                let page = store.page(room.sn, USERS[*user], boundary, direction, *limit).await.unwrap();
-                let sees = |e: &StoredEvent| (e.event_id.clone(), page.log.sees(e, USERS[*user]));
-                format!("{:?}", page.events.iter().map(sees).collect::<Vec<_>>())
+                let page = store.page(page_of(room, USERS[*user], boundary, direction, *limit)).await.unwrap();
+                format!("{:?} {:?}", ids(&page.events), page.end)
             }
             Action::StateAt { room, at } => {
                 let at = side.head(*at);

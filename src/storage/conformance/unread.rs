@@ -47,7 +47,7 @@ impl Store {
             redaction_sn: commit.events[0].sn,
             redaction_id: commit.events[0].pdu.event_id.to_string(),
             target_id: target.to_owned(),
-            redacted_json: Some("{}".to_owned()),
+            redacted_json: Some(json!({ "type": "m.room.message", "sender": sender, "content": {} }).to_string()),
         }];
         self.persist(commit).await.unwrap();
         *room = after;

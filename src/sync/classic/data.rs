@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 
 use hearth_core::{Error, Result, filter};
 use hearth_storage::Receipt;
-use ruma::{OwnedUserId, serde::Raw};
+use ruma::{OwnedUserId, RoomId, serde::Raw};
 use serde_json::{json, value::to_raw_value};
 
 use super::SyncWish;
 
-pub(super) fn wants_ephemeral(wish: &SyncWish, event_type: &str) -> bool {
-    let wanted = &wish.filter.room.ephemeral;
-    let named = |types: &[String]| types.iter().any(|pattern| filter::wildcard(pattern, event_type));
-    wanted.types.as_deref().is_none_or(named) && !named(&wanted.not_types)
+pub(super) fn wants_ephemeral(wish: &SyncWish, room_id: &RoomId, event_type: &str) -> bool {
+    filter::matches_type(&wish.filter.room.ephemeral, room_id, event_type)
 }
 
 pub(super) fn raw<T>(value: &serde_json::Value) -> Result<Raw<T>> {

@@ -4,13 +4,14 @@ use std::{collections::HashMap, sync::Arc};
 
 use hearth_core::{
     Result,
+    filter::Sieve,
     token::{SyncToken, TimelineToken},
 };
 use ruma::api::client::sync::sync_events::v3::Response;
 
 use super::{Page, SyncWish, unread};
 use crate::{
-    service::shape::{Reader, passes},
+    service::shape::Reader,
     sync::{Following, Syncs},
 };
 
@@ -34,13 +35,17 @@ impl Syncs {
         let mut response = Response::new(next.to_string());
         let limit = wish.timeline_limit();
         let mut counts: HashMap<i64, u64> = HashMap::new();
+        let sieve = Sieve::new(wish.filter.room.timeline.clone(), Arc::clone(&following.ignored));
         for message in news.messages.iter().filter(|m| m.pos > since.pos) {
+            let room_id = &message.pdu.room_id;
+            if !sieve.passes(room_id, &message.pdu.json)? {
+                continue;
+            }
             let count = counts.entry(message.room_sn).or_default();
             *count += 1;
             if *count > limit {
                 return Ok(None);
             }
-            let room_id = &message.pdu.room_id;
             let room = response.rooms.join.entry(room_id.clone()).or_default();
             if *count == 1 {
                 let Some(unread) = following.unread(message.room_sn) else { return Ok(None) };
@@ -48,9 +53,7 @@ impl Syncs {
                 let first = TimelineToken { topo: message.pos, minor: 0 };
                 room.timeline.prev_batch = Some(first.to_string());
             }
-            if passes(&wish.filter.room.timeline, room_id, &message.pdu.json)? {
-                room.timeline.events.push(self.shapes.message(message, reader)?);
-            }
+            room.timeline.events.push(self.shapes.message(message, reader)?);
         }
         Ok(Some((Page(response), following)))
     }

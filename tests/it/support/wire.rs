@@ -29,7 +29,7 @@ impl Authenticator for OnlyAlice {
                 return Err(Error::unknown_token("Unknown access token"));
             }
             let user_id = "@alice:test.example".try_into().map_err(Error::internal)?;
-            Ok(Session { user_id, device_id: "DEVICE".into(), admin: false })
+            Ok(Session { user_id, device_id: "DEVICE".into(), admin: false, as_of: 0 })
         })
     }
 }
