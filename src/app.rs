@@ -1,14 +1,14 @@
 //! The composition root: everything is made here, in the order storage → bus → notifier → services → workers → router,
 //! and stopped here in the other order.
 
-use std::{fs, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use hearth_core::{
     clock::{Clock, OsRng, Rng, SystemClock, random_string},
     keys::Signer,
 };
-use hearth_storage::{Backend, Options, SigningKey, Storage};
+use hearth_storage::{Backend, Options, SigningKey, Storage, Work};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -23,7 +23,7 @@ use crate::{
     notify::{self, Known, Notifier},
     service::{
         account_data::AccountData,
-        accounts::Accounts,
+        accounts::{self, Accounts},
         directory::Directory,
         filters::Filters,
         profiles::Profiles,
@@ -161,12 +161,15 @@ fn accounts(
     let limits = RateLimits::new(config.limits.rate_limit.clone(), counters);
     let accounts = Accounts::new(
         config.server.server_name.clone(),
-        Arc::clone(storage),
-        Arc::clone(&deps.clock),
-        Arc::clone(&deps.rng),
-        Arc::clone(&sessions),
-        Arc::clone(&limits),
+        accounts::Sources {
+            storage: Arc::clone(storage),
+            clock: Arc::clone(&deps.clock),
+            rng: Arc::clone(&deps.rng),
+            sessions: Arc::clone(&sessions),
+            limits: Arc::clone(&limits),
+        },
         config.registration.clone(),
+        config.sessions.clone(),
     );
     (sessions, limits, accounts)
 }
@@ -357,6 +360,11 @@ impl Running {
     /// At the first start: the token with which an administrator registers.
     pub fn first_admin_token(&self) -> Option<&str> {
         self.first_admin_token.as_deref()
+    }
+
+    /// What the database has been asked to do since the start, by operation.
+    pub fn storage_work(&self) -> BTreeMap<&'static str, Work> {
+        self.storage.work()
     }
 
     /// How many syncs wait for news.

@@ -29,6 +29,7 @@ pub struct Config {
     pub database: Database,
     pub http: Http,
     pub registration: Registration,
+    pub sessions: Sessions,
     pub limits: Limits,
     pub rooms: Rooms,
     pub sync: Sync,
@@ -104,7 +105,7 @@ impl Addresses {
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Registration {
     pub allow_registration: bool,
@@ -113,6 +114,8 @@ pub struct Registration {
     pub registration_token_file: Option<PathBuf>,
     pub registration_shared_secret: Option<Secret>,
     pub registration_shared_secret_file: Option<PathBuf>,
+    pub password_hash_memory_kib: u32,
+    pub password_hash_passes: u32,
 }
 
 impl Registration {
@@ -122,6 +125,15 @@ impl Registration {
             && self.registration_token.is_none()
             && self.yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse
     }
+}
+
+/// How long tokens last of those who can renew them, in seconds.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Sessions {
+    pub access_token_ttl: u64,
+    /// None: for ever.
+    pub refresh_token_ttl: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -206,6 +218,28 @@ impl Default for Http {
             stop_timeout_s: 8,
             ip_source_trusted_subnets: ["127.0.0.0/8", "::1/128"].map(|s| s.parse().expect("a subnet")).into(),
         }
+    }
+}
+
+impl Default for Registration {
+    fn default() -> Self {
+        Self {
+            allow_registration: false,
+            yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse: false,
+            registration_token: None,
+            registration_token_file: None,
+            registration_shared_secret: None,
+            registration_shared_secret_file: None,
+            // <https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html#argon2id>
+            password_hash_memory_kib: 19 << 10,
+            password_hash_passes: 2,
+        }
+    }
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { access_token_ttl: 60 * 60, refresh_token_ttl: None }
     }
 }
 

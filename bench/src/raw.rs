@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     io::{Seek, SeekFrom, Write},
+    path::Path,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -87,12 +88,18 @@ async fn bare_http(shape: &Shape, limit: Duration) -> Result<()> {
     Ok(())
 }
 
+pub async fn bare_sync(shape: &Shape, limit: Duration) -> Result<()> {
+    let running = Running::begin("raw-fdatasync", &Watched::default()).await;
+    let times = sync_times(&shape.raw_folder, limit)?;
+    running.end(times.len(), 0, &times, json!({"bytes": 4096})).await;
+    Ok(())
+}
+
 /// One page written in place and forced to the disk, again and again.
-async fn bare_sync(shape: &Shape, limit: Duration) -> Result<()> {
-    let mut file = tempfile::tempfile_in(&shape.raw_folder)?;
+pub fn sync_times(folder: &Path, limit: Duration) -> Result<Times> {
+    let mut file = tempfile::tempfile_in(folder)?;
     file.write_all(&vec![0; 1 << 20])?;
     file.sync_all()?;
-    let running = Running::begin("raw-fdatasync", &Watched::default()).await;
     let (mut times, mut ops, began) = (Times::new(), 0_u64, Instant::now());
     while ops < MOST && began.elapsed() < limit {
         let sent = Instant::now();
@@ -102,8 +109,7 @@ async fn bare_sync(shape: &Shape, limit: Duration) -> Result<()> {
         times.add(sent.elapsed());
         ops += 1;
     }
-    running.end(ops, 0, &times, json!({"bytes": 4096})).await;
-    Ok(())
+    Ok(times)
 }
 
 fn rows(shape: &Shape, first: u64, batch: u64) -> Vec<(i64, String, Value)> {

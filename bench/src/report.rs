@@ -97,6 +97,7 @@ impl Running {
             line.insert("db_cpu_s".into(), round(cpu));
             line.insert("db_cpu_ms_per_op".into(), per_op(cpu));
             line.insert("db_rss_kb".into(), database.rss_kb.into());
+            line.insert("all_cpu_ms_per_op".into(), per_op(cpu + server.cpu_s - self.server.cpu_s));
         }
         if let (Some(metrics), Some(before)) = (&self.watched.metrics, &self.metrics)
             && let Ok(after) = metrics.scrape().await
@@ -139,7 +140,11 @@ impl Times {
         self.0.add(&other.0).expect("all have the same bounds");
     }
 
-    fn at(&self, quantile: f64) -> Value {
+    pub fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    pub fn at(&self, quantile: f64) -> Value {
         round(self.0.value_at_quantile(quantile) as f64 / 1000.0)
     }
 }

@@ -120,6 +120,11 @@ impl Server {
             .env("CONDUIT_DATABASE_BACKEND", self.options.backend.name())
             .env("CONDUIT_ALLOW_REGISTRATION", "true")
             .env("CONDUIT_YES_I_AM_VERY_VERY_SURE_I_WANT_AN_OPEN_REGISTRATION_SERVER_PRONE_TO_ABUSE", "true")
+            // What a password costs is measured nowhere here, and 10,000 users would take minutes.
+            .env("CONDUIT_PASSWORD_HASH_MEMORY_KIB", "8")
+            .env("CONDUIT_PASSWORD_HASH_PASSES", "1")
+            // Room for 10,000 long polls and for those who wake them.
+            .env("CONDUIT_MAX_CONNECTIONS", "15000")
             .env("CONDUIT_RATE_LIMIT__ENABLED", "false")
             .env("CONDUIT_LOG", &self.options.log)
             .current_dir(&self.folder)

@@ -10,7 +10,7 @@ use ruma::RoomVersionId;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{Addresses, Backend, Config, Secret, keys};
+use super::{Addresses, Backend, Config, Registration, Secret, keys};
 
 /// The prefixes of the environment variables that are read: those of the servers that operators come from.
 const PREFIXES: [&str; 4] = ["CONDUIT_", "CONDUWUIT_", "CONTINUWUITY_", "TUWUNEL_"];
@@ -196,6 +196,7 @@ impl Reader {
             database: self.section(&table),
             http: self.section(&table),
             registration: self.section(&table),
+            sessions: self.section(&table),
             limits: self.section(&table),
             rooms: self.section(&table),
             sync: self.section(&table),
@@ -244,7 +245,7 @@ impl Reader {
 
     /// What no type can see.
     fn judge(&mut self, config: &Config) {
-        let Config { server, database, http, registration, limits: _, rooms, sync, log, metrics: _ } = config;
+        let Config { server, database, http, registration, sessions, limits: _, rooms, sync, log, metrics: _ } = config;
         let mut must = |holds: bool, text: &str| {
             if !holds {
                 self.findings.push(Finding { weight: Weight::Wrong, text: text.to_owned() });
@@ -290,6 +291,16 @@ impl Reader {
              set a token, or say that you want it: \
              `yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse = true`",
         );
+        let mut lifetimes = [Some(sessions.access_token_ttl), sessions.refresh_token_ttl].into_iter().flatten();
+        must(
+            lifetimes.all(|seconds| seconds > 0),
+            "`access_token_ttl` and `refresh_token_ttl` are numbers of seconds, and at least 1",
+        );
+        must(
+            (8..=256 << 10).contains(&registration.password_hash_memory_kib)
+                && (1..=16).contains(&registration.password_hash_passes),
+            "`password_hash_memory_kib` is from 8 to 262144, `password_hash_passes` from 1 to 16",
+        );
         must(
             CREATABLE.contains(&rooms.default_room_version),
             "`default_room_version` is one of the versions that rooms can be created with: \"6\" to \"12\"",
@@ -301,6 +312,12 @@ impl Reader {
         );
         if let Err(e) = tracing_subscriber::EnvFilter::try_new(&log.log) {
             must(false, &format!("`log`: {e}"));
+        }
+        let usual = Registration::default();
+        if registration.password_hash_memory_kib < usual.password_hash_memory_kib
+            || registration.password_hash_passes < usual.password_hash_passes
+        {
+            self.find(Weight::Notice, "password hashes cost less than the default: for trying out only.");
         }
         if server.server_name.as_str() == "localhost" {
             self.find(

@@ -1,24 +1,24 @@
 //! Accounts: coming, being known, leaving.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use hearth_core::{
     Error, Kind, Result,
     clock::{Clock, Rng, random_string},
+    ids,
 };
 use hearth_storage::{
     Storage,
-    accounts::{NewUser, Registered, RegistrationToken, UserRow},
-    sessions::{DeviceRow, Ending, LoggedIn, NewSession},
+    accounts::{NewUser, Registered},
+    sessions::Ending,
 };
-use ruma::{
-    DeviceId, OwnedDeviceId, OwnedServerName, OwnedUserId, UserId,
-    api::client::uiaa::{AuthData, UserIdentifier},
-};
-use subtle::ConstantTimeEq as _;
+use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, UserId, api::client::uiaa::AuthData};
 
 use crate::config;
 
@@ -26,27 +26,32 @@ use super::{
     passwords::{MAX_PASSWORD_BYTES, Passwords},
     rate_limit::RateLimits,
     session::Session,
-    sessions::{Sessions, TokenHash, new_token},
+    sessions::Sessions,
     uia,
 };
 
-/// The specification's limit for all ids.
-const MAX_ID_BYTES: usize = 255;
-const MAX_DEVICE_NAME_BYTES: usize = 1_000;
-const WRONG_PASSWORD: &str = "Wrong user name or password";
-
 /// Users, their passwords and their sessions.
 pub struct Accounts {
-    server_name: OwnedServerName,
-    storage: Arc<dyn Storage>,
-    clock: Arc<dyn Clock>,
-    rng: Arc<dyn Rng>,
+    pub(super) server_name: OwnedServerName,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) rng: Arc<dyn Rng>,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) limits: Arc<RateLimits>,
     pub(super) registration: config::Registration,
-    sessions: Arc<Sessions>,
-    limits: Arc<RateLimits>,
-    passwords: Passwords,
+    pub(super) lifetimes: config::Sessions,
+    pub(super) passwords: Passwords,
     /// There is no user yet: the first comes with the token that was printed at the start.
     empty: AtomicBool,
+}
+
+/// What the service works with.
+pub struct Sources {
+    pub storage: Arc<dyn Storage>,
+    pub clock: Arc<dyn Clock>,
+    pub rng: Arc<dyn Rng>,
+    pub sessions: Arc<Sessions>,
+    pub limits: Arc<RateLimits>,
 }
 
 /// What somebody asks for who wants an account.
@@ -54,10 +59,18 @@ pub struct Accounts {
 pub struct Registration {
     pub username: Option<String>,
     pub password: Option<String>,
-    pub device_id: Option<OwnedDeviceId>,
-    pub device_name: Option<String>,
-    /// Make the account only, no session.
-    pub inhibit_login: bool,
+    /// None: make the account only, no session.
+    pub device: Option<DeviceWish>,
+}
+
+/// The device that a session is to be of.
+#[derive(Default)]
+pub struct DeviceWish {
+    /// None: a new one.
+    pub id: Option<OwnedDeviceId>,
+    pub name: Option<String>,
+    /// The access token may expire, as the client can renew it.
+    pub refresh: bool,
 }
 
 /// What somebody gets who registered or logged in.
@@ -67,10 +80,18 @@ pub struct Welcome {
     pub session: Option<NewDevice>,
 }
 
-/// A session that has just begun: the only time that anybody sees its token.
+/// A session that has just begun.
 pub struct NewDevice {
     pub device_id: OwnedDeviceId,
+    pub tokens: Tokens,
+}
+
+/// What proves a session: the only time that anybody sees it.
+pub struct Tokens {
     pub access_token: String,
+    pub refresh_token: Option<String>,
+    /// None: until the session is ended.
+    pub expires_in: Option<Duration>,
 }
 
 /// How a registration is justified.
@@ -87,22 +108,21 @@ enum Right {
 impl Accounts {
     pub fn new(
         server_name: OwnedServerName,
-        storage: Arc<dyn Storage>,
-        clock: Arc<dyn Clock>,
-        rng: Arc<dyn Rng>,
-        sessions: Arc<Sessions>,
-        limits: Arc<RateLimits>,
+        sources: Sources,
         registration: config::Registration,
+        lifetimes: config::Sessions,
     ) -> Self {
-        let passwords = Passwords::new(Arc::clone(&rng));
+        let Sources { storage, clock, rng, sessions, limits } = sources;
+        let passwords = Passwords::new(Arc::clone(&rng), &registration);
         Self {
             server_name,
             storage,
             clock,
             rng,
-            registration,
             sessions,
             limits,
+            registration,
+            lifetimes,
             passwords,
             empty: AtomicBool::new(false),
         }
@@ -117,24 +137,9 @@ impl Accounts {
         Ok(token)
     }
 
-    /// The user id that somebody may register under: the name in lower case, in today's alphabet.
-    pub(super) fn user_id(&self, username: &str) -> Result<OwnedUserId> {
-        let invalid = |why: &'static str| Error::new(Kind::InvalidUsername, why);
-        let localpart = username.to_lowercase();
-        let allowed = |b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'=' | b'_' | b'/' | b'+');
-        if localpart.is_empty() || !localpart.bytes().all(allowed) {
-            return Err(invalid("A user name consists of a-z, 0-9 and the characters -.=_/+"));
-        }
-        let id = format!("@{localpart}:{}", self.server_name);
-        if id.len() > MAX_ID_BYTES {
-            return Err(invalid("This user name is too long"));
-        }
-        OwnedUserId::try_from(id).map_err(|_| invalid("This is no user name"))
-    }
-
     /// Fails if the name can't be registered.
     pub async fn available(&self, username: &str) -> Result<()> {
-        let user_id = self.user_id(username)?;
+        let user_id = ids::new_user_id(username, &self.server_name)?;
         match self.storage.user(user_id.as_str()).await? {
             Some(_) => Err(taken()),
             None => Ok(()),
@@ -163,49 +168,9 @@ impl Accounts {
     /// Makes an account with a password that we make up, for an operator at the command line, who is to be shown it.
     pub async fn create_with_password(&self, localpart: &str, admin: bool) -> Result<(OwnedUserId, String)> {
         let password = random_string(&*self.rng, 24);
-        let wanted = Registration {
-            username: Some(localpart.to_owned()),
-            password: Some(password.clone()),
-            inhibit_login: true,
-            ..Registration::default()
-        };
+        let wanted =
+            Registration { username: Some(localpart.to_owned()), password: Some(password.clone()), device: None };
         Ok((self.create(wanted, admin).await?.user_id, password))
-    }
-
-    /// A token that lets somebody register.
-    pub async fn create_registration_token(
-        &self,
-        token: Option<String>,
-        uses_allowed: Option<i64>,
-        expires_ms: Option<i64>,
-        makes_admin: bool,
-    ) -> Result<RegistrationToken> {
-        let token = token.unwrap_or_else(|| random_string(&*self.rng, 32));
-        if !may_be_registration_token(&token) {
-            return Err(Error::invalid_param("A token has 1 to 64 of the characters A-Z, a-z, 0-9 and ._~-"));
-        }
-        let token = RegistrationToken { token, uses_allowed, uses: 0, expires_ms, makes_admin };
-        if !self.storage.create_registration_token(token.clone(), self.clock.now_ms()).await? {
-            return Err(Error::invalid_param("There is such a token already"));
-        }
-        Ok(token)
-    }
-
-    /// Whether somebody could register with this token now.
-    pub async fn registration_token_is_valid(&self, token: &str) -> Result<bool> {
-        if self.is_configured_token(token) {
-            return Ok(true);
-        }
-        if !may_be_registration_token(token) {
-            return Ok(false);
-        }
-        let known = self.storage.registration_token(token).await?;
-        Ok(known.is_some_and(|token| token.is_valid(self.clock.now_ms())))
-    }
-
-    fn is_configured_token(&self, token: &str) -> bool {
-        let configured = self.registration.registration_token.as_ref();
-        configured.is_some_and(|known| bool::from(known.expose().as_bytes().ct_eq(token.as_bytes())))
     }
 
     fn registration_stages(&self) -> Result<&'static [&'static str]> {
@@ -228,9 +193,9 @@ impl Accounts {
 
     /// None: the registration token is not valid.
     async fn make(&self, wanted: Registration, right: Right) -> Result<Option<Welcome>> {
-        let Registration { username, password, device_id, device_name, inhibit_login } = wanted;
-        let named = username.as_deref().map(|name| self.user_id(name)).transpose()?;
-        let device = self.device(device_id, device_name, inhibit_login)?;
+        let Registration { username, password, device } = wanted;
+        let named = username.as_deref().map(|name| ids::new_user_id(name, &self.server_name)).transpose()?;
+        let device = device.map(|wish| self.new_device(wish)).transpose()?;
         // A token that is spent must not cost a hash.
         if let Right::Token(token) = &right
             && !self.registration_token_is_valid(token).await?
@@ -251,7 +216,7 @@ impl Accounts {
         for _ in 0..5 {
             let user_id = match &named {
                 Some(user_id) => user_id.clone(),
-                None => self.user_id(&random_string(&*self.rng, 12))?,
+                None => ids::new_user_id(&random_string(&*self.rng, 12), &self.server_name)?,
             };
             let user = NewUser {
                 user_id: user_id.to_string(),
@@ -274,98 +239,7 @@ impl Accounts {
         Err(Error::unavailable("No free user name was found"))
     }
 
-    fn device(
-        &self,
-        device_id: Option<OwnedDeviceId>,
-        display_name: Option<String>,
-        inhibit_login: bool,
-    ) -> Result<Option<(NewSession, NewDevice)>> {
-        if inhibit_login {
-            return Ok(None);
-        }
-        self.new_device(device_id, display_name).map(Some)
-    }
-
-    fn new_device(
-        &self,
-        device_id: Option<OwnedDeviceId>,
-        display_name: Option<String>,
-    ) -> Result<(NewSession, NewDevice)> {
-        let device_id = match device_id {
-            Some(id) if !is_device_id(id.as_str()) => {
-                return Err(Error::invalid_param("A device id has 1 to 255 bytes"));
-            }
-            Some(id) => id,
-            None => random_string(&*self.rng, 10).to_uppercase().into(),
-        };
-        let display_name = display_name.map(device_name).transpose()?;
-        let (access_token, token_hash): (String, TokenHash) = new_token(&*self.rng);
-        let session = NewSession {
-            device_id: device_id.to_string(),
-            display_name,
-            token_hash,
-            created_ms: self.clock.now_ms(),
-            expires_ms: None,
-        };
-        Ok((session, NewDevice { device_id, access_token }))
-    }
-
-    /// Starts a session for somebody who knows the password.
-    pub async fn login(
-        &self,
-        user: &str,
-        password: String,
-        device_id: Option<OwnedDeviceId>,
-        device_name: Option<String>,
-    ) -> Result<Welcome> {
-        let (session, welcome) = self.new_device(device_id, device_name)?;
-        let Some((user_id, hash)) = self.check(user, password).await? else {
-            return Err(Error::forbidden(WRONG_PASSWORD));
-        };
-        match self.storage.login(user_id.as_str(), Some(&hash), session).await? {
-            LoggedIn::Done { again } => {
-                if again {
-                    self.sessions.revoked([&*user_id]);
-                }
-                Ok(Welcome { user_id, session: Some(welcome) })
-            }
-            LoggedIn::Refused => Err(Error::forbidden(WRONG_PASSWORD)),
-        }
-    }
-
-    /// The user and their password's hash, if the password is right. That there is no such user takes as long to find
-    /// out as that the password is wrong.
-    async fn check(&self, user: &str, password: String) -> Result<Option<(OwnedUserId, String)>> {
-        let named = self.local_user(user);
-        self.limits.account(&named.as_ref().map_or(user, |id| id.as_str()).to_lowercase()).await?;
-        let row = match named {
-            Some(id) => self.active_user(id).await?,
-            None => None,
-        };
-        let hash = row.as_ref().and_then(|(_, row)| row.password_hash.clone());
-        if password.len() > MAX_PASSWORD_BYTES || !self.passwords.verify(password, hash.as_deref()).await? {
-            return Ok(None);
-        }
-        Ok(row.map(|(id, _)| id).zip(hash))
-    }
-
-    /// The user as they are called, else the one in lower case: we give out no other names, but people write them.
-    async fn active_user(&self, id: OwnedUserId) -> Result<Option<(OwnedUserId, UserRow)>> {
-        if let Some(row) = self.storage.user(id.as_str()).await? {
-            return Ok((!row.deactivated).then_some((id, row)));
-        }
-        let Some(lower) = self.user_id(id.localpart()).ok().filter(|lower| *lower != id) else { return Ok(None) };
-        let row = self.storage.user(lower.as_str()).await?;
-        Ok(row.filter(|row| !row.deactivated).map(|row| (lower, row)))
-    }
-
-    /// A user of ours, by the whole id or the local part.
-    fn local_user(&self, user: &str) -> Option<OwnedUserId> {
-        let id = UserId::parse_with_server_name(user, &self.server_name).ok()?;
-        (id.server_name() == &*self.server_name).then_some(id)
-    }
-
-    async fn hash(&self, password: String) -> Result<String> {
+    pub(super) async fn hash(&self, password: String) -> Result<String> {
         if password.is_empty() {
             return Err(Error::new(Kind::WeakPassword, "The password is empty"));
         }
@@ -373,45 +247,6 @@ impl Accounts {
             return Err(Error::invalid_param(format!("A password has at most {MAX_PASSWORD_BYTES} bytes")));
         }
         self.passwords.hash(password).await
-    }
-
-    /// Fails with what the client has to do, until it has given the password of this very user.
-    pub async fn confirm(&self, session: &Session, auth: Option<&AuthData>) -> Result<()> {
-        let stages = &[uia::PASSWORD];
-        let Some(AuthData::Password(stage)) = auth else {
-            return Err(uia::ask(&*self.rng, stages, auth, None));
-        };
-        let named = match &stage.identifier {
-            UserIdentifier::Matrix(id) => self.local_user(&id.user),
-            _ => None,
-        };
-        if named.as_deref() != Some(&*session.user_id) {
-            return Err(Error::forbidden("This is not the user who is logged in"));
-        }
-        match self.check(session.user_id.as_str(), stage.password.clone()).await? {
-            Some(_) => Ok(()),
-            None => Err(uia::ask(&*self.rng, stages, auth, Some("Wrong password"))),
-        }
-    }
-
-    /// Ends the session that asks for it.
-    pub async fn logout(&self, session: &Session) -> Result<()> {
-        self.end_devices(session, std::slice::from_ref(&session.device_id)).await
-    }
-
-    /// Ends all sessions of the user.
-    pub async fn logout_all(&self, session: &Session) -> Result<()> {
-        self.storage.end_all_sessions(session.user_id.as_str(), self.ending()).await?;
-        self.sessions.revoked([&*session.user_id]);
-        Ok(())
-    }
-
-    /// Ends the sessions of some of the user's devices. Those that aren't there are passed over.
-    pub async fn end_devices(&self, session: &Session, devices: &[OwnedDeviceId]) -> Result<()> {
-        let devices = devices.iter().filter(|d| is_device_id(d.as_str())).map(ToString::to_string).collect();
-        self.storage.end_sessions(session.user_id.as_str(), devices, self.ending()).await?;
-        self.sessions.revoked([&*session.user_id]);
-        Ok(())
     }
 
     /// Sets a new password, and ends the user's other sessions if that is wanted.
@@ -433,62 +268,11 @@ impl Accounts {
         if ended { Ok(()) } else { Err(Error::not_found("There is no such active user")) }
     }
 
-    /// The user's devices, oldest first.
-    pub async fn devices(&self, session: &Session) -> Result<Vec<DeviceRow>> {
-        Ok(self.storage.devices(session.user_id.as_str()).await?)
-    }
-
-    pub async fn device_of(&self, session: &Session, device: &DeviceId) -> Result<DeviceRow> {
-        if !is_device_id(device.as_str()) {
-            return Err(no_device());
-        }
-        let found = self.storage.device(session.user_id.as_str(), device.as_str()).await?;
-        found.ok_or_else(no_device)
-    }
-
-    /// Gives one of the user's devices a name; without a name nothing changes.
-    pub async fn rename_device(&self, session: &Session, device: &DeviceId, name: Option<String>) -> Result<()> {
-        self.device_of(session, device).await?;
-        let Some(name) = name.map(device_name).transpose()? else { return Ok(()) };
-        let known = self.storage.rename_device(session.user_id.as_str(), device.as_str(), Some(&name)).await?;
-        if known { Ok(()) } else { Err(no_device()) }
-    }
-
-    fn ending(&self) -> Ending {
+    pub(super) fn ending(&self) -> Ending {
         Ending { at_ms: self.clock.now_ms(), job_id: random_string(&*self.rng, 24) }
     }
-
-    pub(super) fn now_ms(&self) -> i64 {
-        self.clock.now_ms()
-    }
-
-    pub(super) fn rng(&self) -> &dyn Rng {
-        &*self.rng
-    }
-}
-
-/// <https://spec.matrix.org/v1.16/client-server-api/#token-authenticated-registration>
-fn may_be_registration_token(token: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._~-".contains(&b);
-    (1..=64).contains(&token.len()) && token.bytes().all(allowed)
-}
-
-/// What no device was ever called: Postgres doesn't even want to hear of a null byte.
-fn is_device_id(id: &str) -> bool {
-    (1..=MAX_ID_BYTES).contains(&id.len()) && !id.contains('\0')
-}
-
-fn device_name(name: String) -> Result<String> {
-    if name.len() > MAX_DEVICE_NAME_BYTES || name.contains('\0') {
-        return Err(Error::invalid_param(format!("A device name has at most {MAX_DEVICE_NAME_BYTES} bytes")));
-    }
-    Ok(name)
 }
 
 fn taken() -> Error {
     Error::new(Kind::UserInUse, "This user name is taken")
-}
-
-fn no_device() -> Error {
-    Error::not_found("There is no such device")
 }

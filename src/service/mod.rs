@@ -2,14 +2,17 @@
 
 pub mod account_data;
 pub mod accounts;
+mod devices;
 pub mod directory;
 pub mod filters;
+mod login;
 mod passwords;
 pub mod profiles;
 pub mod push;
 pub mod push_rules;
 pub mod rate_limit;
 pub mod receipts;
+mod registration_tokens;
 pub mod rooms;
 pub mod session;
 pub mod sessions;

@@ -11,6 +11,8 @@ use hearth_core::{Error, Result, clock::Rng};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 
+use crate::config;
+
 /// A hash takes 15 ms and 19 MiB: this many at a time.
 const WORKERS: usize = 2;
 /// Who would have to wait longer than about two seconds is told to come back.
@@ -24,6 +26,7 @@ pub const MAX_PASSWORD_BYTES: usize = 512;
 /// Makes and checks password hashes.
 pub struct Passwords {
     rng: Arc<dyn Rng>,
+    cost: Params,
     workers: Arc<Semaphore>,
     waiting: AtomicUsize,
     memory: Arc<Mutex<Vec<Vec<Block>>>>,
@@ -32,13 +35,16 @@ pub struct Passwords {
 }
 
 impl Passwords {
-    pub fn new(rng: Arc<dyn Rng>) -> Self {
+    pub fn new(rng: Arc<dyn Rng>, cost: &config::Registration) -> Self {
+        let (memory, passes) = (cost.password_hash_memory_kib, cost.password_hash_passes);
+        let cost = Params::new(memory, passes, 1, None).expect("the configuration is checked when it is loaded");
         let mut salt = [0; 16];
         let mut output = [0; 32];
         rng.fill(&mut salt);
         rng.fill(&mut output);
         Self {
-            nobody: Phc { params: Params::default(), salt: salt.to_vec(), output: output.to_vec() }.to_string(),
+            nobody: Phc { params: cost.clone(), salt: salt.to_vec(), output: output.to_vec() }.to_string(),
+            cost,
             rng,
             workers: Arc::new(Semaphore::new(WORKERS)),
             waiting: AtomicUsize::new(0),
@@ -50,8 +56,8 @@ impl Passwords {
     pub async fn hash(&self, password: String) -> Result<String> {
         let mut salt = [0; 16];
         self.rng.fill(&mut salt);
+        let params = self.cost.clone();
         self.work(move |memory| {
-            let params = Params::default();
             let mut output = vec![0; Params::DEFAULT_OUTPUT_LEN];
             argon2id(&params, password.as_bytes(), &salt, &mut output, memory)?;
             Ok(Phc { params, salt: salt.to_vec(), output }.to_string())
@@ -162,7 +168,7 @@ mod tests {
     use super::*;
 
     fn passwords() -> Passwords {
-        Passwords::new(Arc::new(SeededRng::new(1)))
+        Passwords::new(Arc::new(SeededRng::new(1)), &config::Registration::default())
     }
 
     #[tokio::test]
@@ -186,6 +192,15 @@ mod tests {
         let hash = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
         assert!(passwords().verify("password".to_owned(), Some(hash)).await.unwrap());
         assert!(!passwords().verify("Password".to_owned(), Some(hash)).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_hash_costs_what_the_operator_says_and_is_checked_at_what_it_cost() {
+        let cheap = config::Registration { password_hash_memory_kib: 8, password_hash_passes: 1, ..Default::default() };
+        let cheap = Passwords::new(Arc::new(SeededRng::new(1)), &cheap);
+        let hash = cheap.hash("correct horse".to_owned()).await.unwrap();
+        assert!(hash.starts_with("$argon2id$v=19$m=8,t=1,p=1$"));
+        assert!(passwords().verify("correct horse".to_owned(), Some(&hash)).await.unwrap());
     }
 
     #[test]

@@ -43,9 +43,18 @@ pub type TokenHash = [u8; 32];
 
 /// A new access token and what is stored of it.
 pub fn new_token(rng: &dyn Rng) -> (String, TokenHash) {
+    secret(rng, "hrt")
+}
+
+/// A new refresh token and what is stored of it.
+pub fn new_refresh_token(rng: &dyn Rng) -> (String, TokenHash) {
+    secret(rng, "hrr")
+}
+
+fn secret(rng: &dyn Rng, kind: &str) -> (String, TokenHash) {
     let mut secret = [0; 32];
     rng.fill(&mut secret);
-    let token = format!("hrt_{}", URL_SAFE_NO_PAD.encode(secret));
+    let token = format!("{kind}_{}", URL_SAFE_NO_PAD.encode(secret));
     let hash = hash(&token);
     (token, hash)
 }
@@ -168,11 +177,20 @@ impl Sessions {
             revoked.count
         };
         let Some(row) = self.storage.session_by_token(hash).await? else {
-            return Err(Error::unknown_token("Unknown access token"));
+            return Err(unknown());
         };
         let user_id = OwnedUserId::try_from(row.user_id).map_err(Error::internal)?;
         let session = Session { user_id, device_id: row.device_id.into(), admin: row.admin, as_of };
         let cached = Cached { session, expires_ms: row.expires_ms };
+        if row.replaces {
+            let session = self.unexpired(cached)?;
+            if !self.storage.take_up(hash, self.clock.now_ms()).await? {
+                return Err(unknown());
+            }
+            self.revoked([&*session.user_id]);
+            // What has just ended may not be taken for an end of this one, so it is looked up again.
+            return Box::pin(self.look_up(hash)).await;
+        }
         self.cache.insert(hash, cached.clone());
         self.unexpired(cached)
     }
@@ -183,6 +201,10 @@ impl Sessions {
         }
         Ok(cached.session)
     }
+}
+
+fn unknown() -> Error {
+    Error::unknown_token("Unknown access token")
 }
 
 impl Authenticator for Sessions {

@@ -9,7 +9,7 @@ use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hearth_core::{Error, Result};
 
-use super::accounts::{Accounts, Registration, Welcome};
+use super::accounts::{Accounts, DeviceWish, Registration, Welcome};
 use crate::config::Secret;
 
 const NONCE_MS: i64 = 60_000;
@@ -36,8 +36,8 @@ impl Accounts {
     pub fn shared_secret_nonce(&self) -> Result<String> {
         let secret = self.shared_secret()?;
         let mut bytes = [0; UNIQUE].to_vec();
-        self.rng().fill(&mut bytes);
-        bytes.extend(self.now_ms().to_be_bytes());
+        self.rng.fill(&mut bytes);
+        bytes.extend(self.clock.now_ms().to_be_bytes());
         let tag = hmac::sign(&nonce_key(secret), &bytes);
         bytes.extend(tag.as_ref());
         Ok(URL_SAFE_NO_PAD.encode(bytes))
@@ -47,7 +47,7 @@ impl Accounts {
     pub async fn register_by_shared_secret(&self, request: Request) -> Result<Welcome> {
         let Request { nonce, username, password, admin, user_type, mac, inhibit_login } = request;
         let secret = self.shared_secret()?;
-        if !is_fresh(secret, &nonce, self.now_ms()) {
+        if !is_fresh(secret, &nonce, self.clock.now_ms()) {
             return Err(Error::unknown("The nonce is not known or has expired"));
         }
         if username.contains('\0') || password.contains('\0') {
@@ -67,8 +67,7 @@ impl Accounts {
         let wanted = Registration {
             username: Some(username),
             password: Some(password),
-            inhibit_login,
-            ..Registration::default()
+            device: (!inhibit_login).then(DeviceWish::default),
         };
         self.create(wanted, admin).await
     }

@@ -1,6 +1,6 @@
 //! An operation in a queue, with somebody who waits for its answer.
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::oneshot;
@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::{
     error::{Error, Result},
     metrics_names as names,
+    tally::Tally,
     tx::{Answer, Op, Query, Reads, Tx},
 };
 
@@ -24,14 +25,15 @@ pub(crate) trait Job<T>: Send {
 
 struct Queued<O: Op> {
     op: O,
+    tally: Arc<Tally>,
     out: Option<Result<O::Out>>,
     reply: oneshot::Sender<Result<O::Out>>,
 }
 
 /// The operation as a job, and the caller's end of it.
-pub(crate) fn queued<T: Tx, O: Op>(op: O) -> (Box<dyn Job<T>>, Reply<O::Out>) {
+pub(crate) fn queued<T: Tx, O: Op>(op: O, tally: &Arc<Tally>) -> (Box<dyn Job<T>>, Reply<O::Out>) {
     let (reply, answer) = oneshot::channel();
-    (Box::new(Queued { op, out: None, reply }), Reply(answer))
+    (Box::new(Queued { op, tally: Arc::clone(tally), out: None, reply }), Reply(answer))
 }
 
 impl<O: Op, T: Tx> Job<T> for Queued<O> {
@@ -41,7 +43,9 @@ impl<O: Op, T: Tx> Job<T> for Queued<O> {
 
     fn run<'a>(&'a mut self, tx: &'a mut T) -> BoxFuture<'a, Result<()>> {
         Box::pin(async {
+            let before = tx.statements();
             let out = AssertUnwindSafe(self.op.run(tx)).catch_unwind().await.unwrap_or_else(|_| Err(panicked(O::NAME)));
+            self.tally.add(O::NAME, tx.statements() - before);
             let verdict = out.as_ref().map(|_| ()).map_err(Clone::clone);
             self.out = Some(out);
             verdict
@@ -86,14 +90,15 @@ pub(crate) trait Look<R>: Send {
 
 struct QueuedRead<Q: Query> {
     query: Q,
+    tally: Arc<Tally>,
     out: Option<Result<Q::Out>>,
     reply: oneshot::Sender<Result<Q::Out>>,
 }
 
 /// The query as a job, and the caller's end of it.
-pub(crate) fn queued_read<R: Reads, Q: Query>(query: Q) -> (Box<dyn Look<R>>, Reply<Q::Out>) {
+pub(crate) fn queued_read<R: Reads, Q: Query>(query: Q, tally: &Arc<Tally>) -> (Box<dyn Look<R>>, Reply<Q::Out>) {
     let (reply, answer) = oneshot::channel();
-    (Box::new(QueuedRead { query, out: None, reply }), Reply(answer))
+    (Box::new(QueuedRead { query, tally: Arc::clone(tally), out: None, reply }), Reply(answer))
 }
 
 impl<Q: Query, R: Reads> Look<R> for QueuedRead<Q> {
@@ -107,10 +112,11 @@ impl<Q: Query, R: Reads> Look<R> for QueuedRead<Q> {
 
     fn run<'a>(&'a mut self, tx: &'a mut R) -> BoxFuture<'a, Result<()>> {
         Box::pin(async {
-            let started = std::time::Instant::now();
+            let (started, before) = (std::time::Instant::now(), tx.statements());
             let out =
                 AssertUnwindSafe(self.query.run(tx)).catch_unwind().await.unwrap_or_else(|_| Err(panicked(Q::NAME)));
             metrics::histogram!(names::READ_SECONDS, "operation" => Q::NAME).record(started.elapsed());
+            self.tally.add(Q::NAME, tx.statements() - before);
             let verdict = out.as_ref().map(|_| ()).map_err(Clone::clone);
             self.out = Some(out);
             verdict

@@ -20,11 +20,13 @@ mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod profiles;
+pub mod refresh;
 pub mod rooms;
 pub mod sessions;
 mod sqlite;
 mod stream;
 pub mod sync_page;
+mod tally;
 #[cfg(test)]
 mod testing;
 pub mod timeline;
@@ -46,6 +48,7 @@ pub use rooms::{
 };
 pub use stream::{SigningKey, Stream};
 pub use sync_page::{RoomSync, StrippedRoom, SyncPage, SyncQuery};
+pub use tally::Work;
 pub use timeline::{
     Context, ContextQuery, Direction, Membership, Page, PageQuery, RoomView, StateOf, VisibilityLog, is_world_readable,
     membership_at,
@@ -60,6 +63,7 @@ pub trait Storage:
     + Outbox
     + accounts::Accounts
     + sessions::Sessions
+    + refresh::Refreshes
     + profiles::Profiles
     + account_data::AccountData
     + filters::Filters
@@ -134,6 +138,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (follow::ALL, follow::ALL_BULK),
         (memberships::ALL, memberships::ALL_BULK),
         (profiles::ALL, profiles::ALL_BULK),
+        (refresh::ALL, refresh::ALL_BULK),
         (rooms::ALL, rooms::ALL_BULK),
         (sessions::ALL, sessions::ALL_BULK),
         (sync_page::ALL, sync_page::ALL_BULK),

@@ -46,6 +46,7 @@ const MIGRATIONS: &[Migration] = &[
     both!("0003_rooms"),
     both!("0004_directory"),
     both!("0005_user_directory"),
+    both!("0006_refresh_tokens"),
     both!("0008_unread"),
 ];
 

@@ -14,14 +14,17 @@ use crate::{
 };
 
 statements! {
-    SESSION = "SELECT t.user_id, t.device_id, u.admin, t.expires_ms FROM access_tokens t \
+    SESSION = "SELECT t.user_id, t.device_id, u.admin, t.expires_ms, r.replaces FROM access_tokens t \
         JOIN users u ON u.user_id = t.user_id \
         JOIN devices d ON d.user_id = t.user_id AND d.device_id = t.device_id \
+        LEFT JOIN refresh_tokens r ON r.token_hash = t.refresh_hash \
         WHERE t.token_hash = $1 AND u.deactivated = 0";
     INSERT_DEVICE = "INSERT INTO devices (user_id, device_id, display_name, created_ms) VALUES ($1, $2, $3, $4) \
         ON CONFLICT (user_id, device_id) DO NOTHING";
-    INSERT_ACCESS_TOKEN = "INSERT INTO access_tokens (token_hash, user_id, device_id, created_ms, expires_ms) \
-        VALUES ($1, $2, $3, $4, $5)";
+    INSERT_ACCESS_TOKEN = "INSERT INTO access_tokens (token_hash, user_id, device_id, created_ms, expires_ms, \
+        refresh_hash) VALUES ($1, $2, $3, $4, $5, $6)";
+    INSERT_REFRESH_TOKEN = "INSERT INTO refresh_tokens (token_hash, user_id, device_id, replaces, created_ms, \
+        expires_ms) VALUES ($1, $2, $3, $4, $5, $6)";
     DEVICE_IDS = "SELECT device_id FROM devices WHERE user_id = $1";
     DEVICES = "SELECT device_id, display_name, created_ms, last_seen_ms, last_seen_ip FROM devices \
         WHERE user_id = $1 ORDER BY created_ms, device_id";
@@ -29,9 +32,9 @@ statements! {
         WHERE user_id = $1 AND device_id = $2";
     RENAME_DEVICE = "UPDATE devices SET display_name = $3 WHERE user_id = $1 AND device_id = $2";
     DELETE_TOKENS = "DELETE FROM access_tokens WHERE user_id = $1 AND device_id = ANY($2)";
+    DELETE_REFRESH_TOKENS = "DELETE FROM refresh_tokens WHERE user_id = $1 AND device_id = ANY($2)";
     DELETE_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id = ANY($2)";
     REVOKE = "INSERT INTO revocations (pos, user_id, device_id, at_ms) VALUES ($1, $2, $3, $4)";
-    REVOKED = "SELECT pos, user_id, device_id FROM revocations WHERE pos > $1 ORDER BY pos LIMIT $2";
     PURGE_REVOCATIONS = "DELETE FROM revocations WHERE pos IN \
         (SELECT pos FROM revocations WHERE at_ms < $1 ORDER BY pos LIMIT $2)";
     SEEN = "UPDATE devices SET last_seen_ms = $3, last_seen_ip = $4 WHERE user_id = $1 AND device_id = $2 \
@@ -59,6 +62,15 @@ pub struct NewSession {
     pub token_hash: [u8; 32],
     pub created_ms: i64,
     pub expires_ms: Option<i64>,
+    /// With which the access token can be renewed.
+    pub refresh: Option<NewRefresh>,
+}
+
+/// A refresh token that is to be kept.
+#[derive(Clone)]
+pub struct NewRefresh {
+    pub token_hash: [u8; 32],
+    pub expires_ms: Option<i64>,
 }
 
 /// When a session ends, and the id of the job that cleans up after it: made by the caller, so that the operation can be
@@ -76,6 +88,8 @@ pub struct SessionRow {
     pub device_id: String,
     pub admin: bool,
     pub expires_ms: Option<i64>,
+    /// It takes the place of another, which ends with its first use.
+    pub replaces: bool,
 }
 
 /// A device as its owner sees it.
@@ -95,15 +109,6 @@ pub enum LoggedIn {
     Done { again: bool },
     /// The account was ended, or its password changed, since the password was checked.
     Refused,
-}
-
-/// Sessions that ended at a position.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Revocation {
-    pub pos: i64,
-    pub user_id: String,
-    /// None: perhaps all devices of the user.
-    pub device_id: Option<String>,
 }
 
 /// That a device was here.
@@ -132,8 +137,6 @@ pub trait Sessions: Send + Sync {
     fn rename_device(&self, user_id: &str, device_id: &str, name: Option<&str>) -> Answer<'_, bool>;
     /// Notes when devices were last here, all in one transaction.
     fn touch_devices(&self, seen: Vec<Seen>) -> Answer<'_, ()>;
-    /// What ended after a position, oldest first.
-    fn revocations(&self, after: i64, limit: u32) -> Answer<'_, Vec<Revocation>>;
     /// Forgets revocations that every process has long seen; how many there were, at most `limit`.
     fn purge_revocations(&self, before_ms: i64, limit: u32) -> Answer<'_, u64>;
     /// Removes at most about `limit` rows of what a device left behind; how many there were. A device that logged in
@@ -182,10 +185,6 @@ impl<E: Engine> Sessions for Sql<E> {
         self.0.write(TouchDevices(seen))
     }
 
-    fn revocations(&self, after: i64, limit: u32) -> Answer<'_, Vec<Revocation>> {
-        self.0.read(Revocations { after, limit })
-    }
-
     fn purge_revocations(&self, before_ms: i64, limit: u32) -> Answer<'_, u64> {
         self.0.write(PurgeRevocations { before_ms, limit })
     }
@@ -197,10 +196,47 @@ impl<E: Engine> Sessions for Sql<E> {
 
 /// Writes the device, if it is new, and the token.
 pub(crate) async fn start<T: Tx>(tx: &mut T, user_id: &str, session: &NewSession) -> Result<()> {
-    let NewSession { device_id, display_name, token_hash, created_ms, expires_ms } = session;
+    let NewSession { device_id, display_name, token_hash, created_ms, expires_ms, refresh } = session;
     tx.execute(INSERT_DEVICE, args![user_id, device_id, display_name.clone(), *created_ms]).await?;
-    tx.execute(INSERT_ACCESS_TOKEN, args![&token_hash[..], user_id, device_id, *created_ms, *expires_ms]).await?;
+    if let Some(refresh) = refresh {
+        insert_refresh(tx, user_id, device_id, refresh, None, *created_ms).await?;
+    }
+    let beside = refresh.as_ref().map(|refresh| &refresh.token_hash[..]);
+    insert_access(tx, user_id, device_id, token_hash, *created_ms, *expires_ms, beside).await
+}
+
+pub(crate) async fn insert_access<T: Tx>(
+    tx: &mut T,
+    user_id: &str,
+    device_id: &str,
+    token_hash: &[u8],
+    created_ms: i64,
+    expires_ms: Option<i64>,
+    beside: Option<&[u8]>,
+) -> Result<()> {
+    let args = args![token_hash, user_id, device_id, created_ms, expires_ms, beside.map(<[u8]>::to_vec)];
+    tx.execute(INSERT_ACCESS_TOKEN, args).await?;
     Ok(())
+}
+
+pub(crate) async fn insert_refresh<T: Tx>(
+    tx: &mut T,
+    user_id: &str,
+    device_id: &str,
+    new: &NewRefresh,
+    replaces: Option<&[u8]>,
+    created_ms: i64,
+) -> Result<()> {
+    let NewRefresh { token_hash, expires_ms } = new;
+    let args = args![&token_hash[..], user_id, device_id, replaces.map(<[u8]>::to_vec), created_ms, *expires_ms];
+    tx.execute(INSERT_REFRESH_TOKEN, args).await?;
+    Ok(())
+}
+
+/// How many access tokens these devices had.
+async fn delete_tokens<T: Tx>(tx: &mut T, user_id: &str, devices: &[String]) -> Result<u64> {
+    tx.execute(DELETE_REFRESH_TOKENS, args![user_id, devices.to_vec()]).await?;
+    tx.execute(DELETE_TOKENS, args![user_id, devices.to_vec()]).await
 }
 
 /// Ends all sessions of the user but that of `keep`. The number of devices that went.
@@ -213,7 +249,7 @@ async fn end<T: Tx>(tx: &mut T, user_id: &str, devices: Vec<String>, ending: &En
     if devices.is_empty() {
         return Ok(0);
     }
-    tx.execute(DELETE_TOKENS, args![user_id, devices.clone()]).await?;
+    delete_tokens(tx, user_id, &devices).await?;
     let gone = tx.execute(DELETE_DEVICES, args![user_id, devices.clone()]).await?;
     revoke(tx, user_id, &devices, ending.at_ms).await?;
     let job = DeviceCleanup { user_id: user_id.to_owned(), devices };
@@ -224,7 +260,7 @@ async fn end<T: Tx>(tx: &mut T, user_id: &str, devices: Vec<String>, ending: &En
 }
 
 /// Tells the caches of all processes, at one position however many devices it concerns.
-async fn revoke<T: Tx>(tx: &mut T, user_id: &str, devices: &[String], at_ms: i64) -> Result<()> {
+pub(crate) async fn revoke<T: Tx>(tx: &mut T, user_id: &str, devices: &[String], at_ms: i64) -> Result<()> {
     let which = if let [one] = devices { one.as_str() } else { "" };
     let pos = tx.next_pos()?;
     tx.execute(REVOKE, args![pos, user_id, which, at_ms]).await?;
@@ -254,7 +290,7 @@ impl Op for Login {
         let device = &self.session.device_id;
         let again = tx.query_opt(DEVICE, args![&self.user_id, device]).await?.is_some();
         if again {
-            tx.execute(DELETE_TOKENS, args![&self.user_id, vec![device.clone()]]).await?;
+            delete_tokens(tx, &self.user_id, std::slice::from_ref(device)).await?;
             revoke(tx, &self.user_id, std::slice::from_ref(device), self.session.created_ms).await?;
         }
         start(tx, &self.user_id, &self.session).await?;
@@ -275,6 +311,7 @@ impl Query for SessionByToken {
             device_id: row.get(1)?,
             admin: row.get(2)?,
             expires_ms: row.get(3)?,
+            replaces: row.get::<Option<Vec<u8>>>(4)?.is_some(),
         }))
     }
 }
@@ -368,29 +405,6 @@ impl Op for TouchDevices {
     }
 }
 
-struct Revocations {
-    after: i64,
-    limit: u32,
-}
-
-impl Query for Revocations {
-    const NAME: &'static str = "revocations";
-    type Out = Vec<Revocation>;
-
-    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Vec<Revocation>> {
-        let mut rows = tx.query(REVOKED, args![self.after, i64::from(self.limit)]).await?;
-        rows.iter_mut()
-            .map(|row| {
-                Ok(Revocation {
-                    pos: row.get(0)?,
-                    user_id: row.get(1)?,
-                    device_id: Some(row.get::<String>(2)?).filter(|d| !d.is_empty()),
-                })
-            })
-            .collect()
-    }
-}
-
 struct PurgeRevocations {
     before_ms: i64,
     limit: u32,
@@ -428,7 +442,7 @@ impl Op for CleanDevice {
         if tx.query_opt(DEVICE, args![&self.user_id, &self.device_id]).await?.is_some() {
             return Ok(0);
         }
-        let tokens = tx.execute(DELETE_TOKENS, args![&self.user_id, vec![self.device_id.clone()]]).await?;
+        let tokens = delete_tokens(tx, &self.user_id, std::slice::from_ref(&self.device_id)).await?;
         let limit = i64::from(self.limit);
         let rest = tx.execute(DELETE_DEVICE_TRANSACTIONS, args![&self.user_id, &self.device_id, limit]).await?;
         Ok(tokens + rest)
@@ -440,7 +454,9 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         accounts::{Accounts as _, NewUser},
+        follow::Follow as _,
         outbox::Outbox as _,
+        stream::Stream as _,
         testing::{Store, each_backend},
     };
 
@@ -451,7 +467,17 @@ pub(crate) mod tests {
             token_hash: [token; 32],
             created_ms: token.into(),
             expires_ms: None,
+            refresh: None,
         }
+    }
+
+    /// Whose sessions ended after a position, as a process that follows the stream hears of it.
+    async fn revoked(store: &Store, after: i64) -> Vec<(String, String)> {
+        store.changes_after(after, 9).await.unwrap().revoked
+    }
+
+    fn of(device: &str) -> (String, String) {
+        ("@a:x".to_owned(), device.to_owned())
     }
 
     async fn register(store: &Store, name: &str, device: &str, token: u8) {
@@ -470,15 +496,13 @@ pub(crate) mod tests {
             register(&store, "@a:x", "D", 1).await;
             let new = store.login("@a:x", Some("hash"), session("E", 2)).await.unwrap();
             assert_eq!(new, LoggedIn::Done { again: false });
-            assert_eq!(store.revocations(0, 9).await.unwrap(), []);
+            assert_eq!(revoked(&store, 0).await, []);
             let again = store.login("@a:x", Some("hash"), session("D", 3)).await.unwrap();
             assert_eq!(again, LoggedIn::Done { again: true });
             assert!(store.session_by_token([1; 32]).await.unwrap().is_none(), "the old token of the device is gone");
             assert!(store.session_by_token([2; 32]).await.unwrap().is_some());
             assert!(store.session_by_token([3; 32]).await.unwrap().is_some());
-            let revoked = store.revocations(0, 9).await.unwrap();
-            assert_eq!(revoked.len(), 1);
-            assert_eq!((&*revoked[0].user_id, revoked[0].device_id.as_deref()), ("@a:x", Some("D")));
+            assert_eq!(revoked(&store, 0).await, [of("D")]);
             let devices = store.devices("@a:x").await.unwrap();
             let names: Vec<_> = devices.iter().map(|d| (&*d.device_id, d.display_name.as_deref())).collect();
             assert_eq!(names, [("D", Some("phone 1")), ("E", Some("phone 2"))], "a known device keeps its name");
@@ -519,13 +543,11 @@ pub(crate) mod tests {
             }
             let gone = store.end_sessions("@a:x", vec!["E".to_owned(), "nowhere".to_owned()], ending("j1")).await;
             assert_eq!(gone.unwrap(), 1);
-            let first = store.revocations(0, 9).await.unwrap();
-            assert_eq!(first[0].device_id.as_deref(), Some("E"));
+            assert_eq!(revoked(&store, 0).await, [of("E")]);
+            let first = store.head().await.unwrap();
             assert_eq!(store.end_all_sessions("@a:x", ending("j2")).await.unwrap(), 2);
             assert_eq!(store.end_all_sessions("@a:x", ending("j3")).await.unwrap(), 0);
-            let then = store.revocations(first[0].pos, 9).await.unwrap();
-            assert_eq!(then.len(), 1, "all at once take one position; nobody there takes none");
-            assert_eq!(then[0].device_id, None);
+            assert_eq!(revoked(&store, first).await, [of("")], "all at once are one; nobody there is none");
             let items = store.lease(DEVICE_CLEANUP, "w", 10, 10, 9).await.unwrap();
             let jobs: Vec<DeviceCleanup> = items.iter().map(|i| serde_json::from_str(&i.payload).unwrap()).collect();
             let mut devices: Vec<_> = jobs.into_iter().flat_map(|job| job.devices).collect();

@@ -1,7 +1,9 @@
 //! What holds for the whole deployment: the head of the stream, facts, signing keys, and whether the database is there.
 
+use std::collections::BTreeMap;
+
 use crate::{
-    Sql,
+    Sql, Work,
     error::Result,
     tx::{Answer, Engine, Op, Query, Reads, Row, Tx, args, statements},
 };
@@ -20,6 +22,8 @@ pub trait Stream {
     fn signing_key_or_set(&self, new: SigningKey) -> Answer<'_, SigningKey>;
     /// All keys this deployment ever signed with, oldest first.
     fn signing_keys(&self) -> Answer<'_, Vec<SigningKey>>;
+    /// What this process has had the database do since it started, by operation.
+    fn work(&self) -> BTreeMap<&'static str, Work>;
     /// Finishes what is queued and closes the database.
     fn close(&self) -> Answer<'_, ()>;
 }
@@ -155,6 +159,10 @@ impl<E: Engine> Stream for Sql<E> {
 
     fn signing_keys(&self) -> Answer<'_, Vec<SigningKey>> {
         self.0.read(SigningKeys)
+    }
+
+    fn work(&self) -> BTreeMap<&'static str, Work> {
+        self.0.tally().so_far()
     }
 
     fn close(&self) -> Answer<'_, ()> {

@@ -227,6 +227,14 @@ impl Engine for Either {
         }
     }
 
+    fn tally(&self) -> &crate::tally::Tally {
+        match self {
+            Self::Sqlite(engine) => engine.tally(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(engine) => engine.tally(),
+        }
+    }
+
     fn close(&self) -> Answer<'static, ()> {
         match self {
             Self::Sqlite(engine) => engine.close(),

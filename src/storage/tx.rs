@@ -9,6 +9,7 @@ use hearth_core::event::Pdu;
 
 use crate::{
     error::{Error, Result},
+    tally::Tally,
     unread::Counted,
 };
 
@@ -387,6 +388,9 @@ pub struct Committed {
 
 /// What a read may do: a consistent snapshot of the database.
 pub trait Reads: Send {
+    /// How many statements have run here so far.
+    fn statements(&self) -> u64;
+
     fn query(&mut self, stmt: Stmt, args: &[Value]) -> impl Future<Output = Result<Vec<Row>>> + Send;
 
     /// At most one row.
@@ -447,6 +451,8 @@ pub trait Engine: Send + Sync + 'static {
     fn write<O: Op>(&self, op: O) -> Answer<'static, O::Out>;
     /// Runs the query on a snapshot that holds everything committed before the call.
     fn read<Q: Query>(&self, query: Q) -> Answer<'static, Q::Out>;
+    /// What it has done so far.
+    fn tally(&self) -> &Tally;
     /// Stops taking work, finishes what is queued, closes the connections. Twice does no harm.
     fn close(&self) -> Answer<'static, ()>;
 }

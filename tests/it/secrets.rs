@@ -107,8 +107,16 @@ async fn live_a_life(given: &Given) -> (String, Vec<String>) {
     let mistaken = json!({ "nonce": "n", "username": "bob", "password": PASSWORD, "mac": SHARED });
     http.post("/_synapse/admin/v1/register", &mistaken).await;
     http.send(http.request(Method::POST, "/_matrix/client/v3/logout").bearer_auth(&tokens[0])).await.ok();
-    let last = http.post("/_matrix/client/v3/login", &login(SECOND)).await.ok();
-    tokens.push(last["access_token"].as_str().unwrap().to_owned());
+    let mut last = login(SECOND);
+    last["refresh_token"] = true.into();
+    let last = http.post("/_matrix/client/v3/login", &last).await.ok();
+    let renewed =
+        http.post("/_matrix/client/v3/refresh", &json!({ "refresh_token": last["refresh_token"] })).await.ok();
+    for answer in [last, renewed] {
+        for key in ["access_token", "refresh_token"] {
+            tokens.push(answer[key].as_str().unwrap().to_owned());
+        }
+    }
 
     let pid = server.id().unwrap().to_string();
     assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());

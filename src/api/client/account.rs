@@ -11,7 +11,7 @@ use ruma::api::client::account::{
 use crate::{
     api::{Api, Client, Public, Routes},
     service::{
-        accounts::{Registration, Welcome},
+        accounts::{DeviceWish, NewDevice, Registration, Welcome},
         rate_limit::Limited,
     },
 };
@@ -38,18 +38,19 @@ async fn register(api: Api, req: Public<register::v3::Request>) -> Result<regist
     // Who only asks what to do is told whether the name is free.
     let what = if body.auth.is_some() { Limited::Registration } else { Limited::RegistrationAvailable };
     api.limits.address(what, req.ip).await?;
+    let device = DeviceWish { id: body.device_id, name: body.initial_device_display_name, refresh: body.refresh_token };
     let wanted = Registration {
         username: body.username,
         password: body.password,
-        device_id: body.device_id,
-        device_name: body.initial_device_display_name,
-        inhibit_login: body.inhibit_login,
+        device: (!body.inhibit_login).then_some(device),
     };
     let Welcome { user_id, session } = api.accounts.register(wanted, body.auth.as_ref()).await?;
     let mut response = register::v3::Response::new(user_id);
-    if let Some(session) = session {
-        response.access_token = Some(session.access_token);
-        response.device_id = Some(session.device_id);
+    if let Some(NewDevice { device_id, tokens }) = session {
+        response.device_id = Some(device_id);
+        response.access_token = Some(tokens.access_token);
+        response.refresh_token = tokens.refresh_token;
+        response.expires_in = tokens.expires_in;
     }
     Ok(response)
 }

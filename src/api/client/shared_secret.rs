@@ -81,6 +81,6 @@ async fn nonce(api: Api, _: Public<GetNonce>) -> Result<Json<Nonce>> {
 async fn register(api: Api, req: Public<Register>) -> Result<Json<Registered>> {
     let Welcome { user_id, session } = api.accounts.register_by_shared_secret(req.body.0).await?;
     let home_server = user_id.server_name().to_owned();
-    let (access_token, device_id) = session.map(|s| (s.access_token, s.device_id)).unzip();
+    let (access_token, device_id) = session.map(|s| (s.tokens.access_token, s.device_id)).unzip();
     Ok(Json(Registered { user_id, home_server, access_token, device_id }))
 }

@@ -25,6 +25,7 @@ use tokio::{
 use crate::{
     error::{Error, Result},
     job::{Job, Look, queued, queued_read, without_repeats},
+    tally::Tally,
     tx::{Answer, CommitSink, Committed, Engine, Op, Query},
 };
 use lane::Lane;
@@ -47,6 +48,7 @@ pub(crate) struct Postgres {
     slots: Arc<Semaphore>,
     all_slots: u32,
     runtime: Handle,
+    tally: Arc<Tally>,
 }
 
 /// What work outside the lane needs.
@@ -93,6 +95,7 @@ impl Postgres {
             slots: Arc::new(Semaphore::new(all_slots as usize)),
             all_slots,
             runtime,
+            tally: Arc::default(),
         })
     }
 
@@ -138,14 +141,18 @@ fn rand_id() -> u64 {
 impl Engine for Postgres {
     fn write<O: Op>(&self, op: O) -> Answer<'static, O::Out> {
         let in_lane = op.positions() > 0;
-        let (job, reply) = queued(op);
+        let (job, reply) = queued(op, &self.tally);
         let started = if in_lane { self.to_lane(job) } else { self.begin(|pooled| write(pooled, job)) };
         reply.after(started)
     }
 
     fn read<Q: Query>(&self, query: Q) -> Answer<'static, Q::Out> {
-        let (job, reply) = queued_read(query);
+        let (job, reply) = queued_read(query, &self.tally);
         reply.after(self.begin(|pooled| read(pooled, job)))
+    }
+
+    fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     fn close(&self) -> Answer<'static, ()> {

@@ -64,6 +64,8 @@ pub(super) struct Session {
     conn: PgConnection,
     /// The text of each bulk insert, by where its name lies in the program.
     texts: HashMap<(usize, usize), Arc<str>>,
+    /// How many have run.
+    pub(super) statements: u64,
 }
 
 impl Session {
@@ -72,7 +74,7 @@ impl Session {
         let mut pause = Duration::from_millis(20);
         loop {
             let error = match timeout(CONNECT, PgConnection::connect_with(options)).await {
-                Ok(Ok(conn)) => return Ok(Self { conn, texts: HashMap::new() }),
+                Ok(Ok(conn)) => return Ok(Self { conn, texts: HashMap::new(), statements: 0 }),
                 Ok(Err(error)) => error,
                 Err(_) => sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()),
             };
@@ -118,6 +120,7 @@ impl Session {
     }
 
     pub(super) async fn query(&mut self, stmt: Stmt, args: &[Value]) -> Result<Vec<Row>, Fault> {
+        self.statements += 1;
         let args = bind(stmt.name, args)?;
         let rows = async {
             let rows = self.conn.fetch_all(sqlx::query_with(stmt.sql, args)).await;
@@ -141,6 +144,7 @@ impl Session {
     }
 
     async fn run(&mut self, name: &'static str, sql: impl SqlSafeStr, args: PgArguments) -> Result<u64, Fault> {
+        self.statements += 1;
         let run = async {
             let done = self.conn.execute(sqlx::query_with(sql, args)).await;
             done.map(|done| done.rows_affected()).map_err(|e| Fault::of(name, &e))

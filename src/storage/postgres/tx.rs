@@ -46,6 +46,10 @@ impl PgTx {
 }
 
 impl Reads for PgTx {
+    fn statements(&self) -> u64 {
+        self.session.statements
+    }
+
     async fn query(&mut self, stmt: Stmt, args: &[Value]) -> Result<Vec<Row>> {
         self.sound()?;
         self.wrote |= !stmt.reads;
@@ -99,6 +103,10 @@ impl PgRead {
 }
 
 impl Reads for PgRead {
+    fn statements(&self) -> u64 {
+        self.session.statements
+    }
+
     async fn query(&mut self, stmt: Stmt, args: &[Value]) -> Result<Vec<Row>> {
         self.statements += 1;
         if self.single && self.statements > 1 {

@@ -15,6 +15,7 @@ use std::{
 use crate::{
     error::{Error, Result},
     job::{queued, queued_read},
+    tally::Tally,
     tx::{Answer, CommitSink, Engine, Op, Query},
 };
 use queue::Queue;
@@ -27,6 +28,7 @@ pub(crate) struct Sqlite {
     reads: Arc<ReadQueue>,
     readers: Mutex<Vec<JoinHandle<()>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    tally: Arc<Tally>,
 }
 
 impl Sqlite {
@@ -39,6 +41,7 @@ impl Sqlite {
             reads: Arc::new(Queue::new(queue)),
             readers: Mutex::default(),
             writer: Mutex::default(),
+            tally: Arc::default(),
         };
         let writer = Writer::new(Arc::clone(&engine.writes), session, sink);
         *lock(&engine.writer) = Some(spawn("sqlite-writer", move || writer.run())?);
@@ -62,13 +65,17 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Engine for Sqlite {
     fn write<O: Op>(&self, op: O) -> Answer<'static, O::Out> {
-        let (job, reply) = queued(op);
+        let (job, reply) = queued(op, &self.tally);
         reply.after(self.writes.push(job))
     }
 
     fn read<Q: Query>(&self, query: Q) -> Answer<'static, Q::Out> {
-        let (job, reply) = queued_read(query);
+        let (job, reply) = queued_read(query, &self.tally);
         reply.after(self.reads.push(job))
+    }
+
+    fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     fn close(&self) -> Answer<'static, ()> {

@@ -68,6 +68,10 @@ impl SqliteRead {
 }
 
 impl Reads for SqliteRead {
+    fn statements(&self) -> u64 {
+        self.session.statements
+    }
+
     fn query(&mut self, stmt: Stmt, args: &[Value]) -> impl Future<Output = Result<Vec<Row>>> + Send {
         std::future::ready(self.look(stmt, args))
     }

@@ -22,6 +22,8 @@ pub(super) struct Session {
     /// SQLite's form of each statement, by where its name lies in the program: that is quicker to look up than
     /// the name itself.
     texts: HashMap<(usize, usize), Box<str>>,
+    /// How many have run.
+    pub(super) statements: u64,
 }
 
 impl Session {
@@ -57,7 +59,7 @@ impl Session {
             Ok::<_, rusqlite::Error>(conn)
         };
         let conn = open().map_err(|e| Error::Unavailable(format!("cannot open {}: {e}", path.display())))?;
-        Ok(Self { conn, texts: HashMap::new() })
+        Ok(Self { conn, texts: HashMap::new(), statements: 0 })
     }
 
     /// Statements without parameters or results.
@@ -77,6 +79,7 @@ impl Session {
     }
 
     pub(super) fn query(&mut self, stmt: Stmt, args: &[Value]) -> Result<Vec<Row>> {
+        self.statements += 1;
         let mut prepared = self.prepare(stmt, args)?;
         let columns = prepared.column_count();
         let fault = |e| error(stmt.name, &e);
@@ -90,11 +93,13 @@ impl Session {
     }
 
     pub(super) fn execute(&mut self, stmt: Stmt, args: &[Value]) -> Result<u64> {
+        self.statements += 1;
         let changed = self.prepare(stmt, args)?.raw_execute().map_err(|e| error(stmt.name, &e))?;
         Ok(changed as u64)
     }
 
     pub(super) fn insert_rows(&mut self, bulk: Bulk, rows: &[Vec<Value>]) -> Result<u64> {
+        self.statements += 1;
         let text = self.texts.entry(place(bulk.name)).or_insert_with(|| bulk_text(bulk).into());
         let mut prepared = self.conn.prepare_cached(text).map_err(|e| error(bulk.name, &e))?;
         let mut changed = 0;

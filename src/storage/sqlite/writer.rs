@@ -203,6 +203,10 @@ impl SqliteTx {
 }
 
 impl Reads for SqliteTx {
+    fn statements(&self) -> u64 {
+        self.session.statements
+    }
+
     fn query(&mut self, stmt: Stmt, args: &[Value]) -> impl Future<Output = Result<Vec<Row>>> + Send {
         let ready = if stmt.reads { Ok(()) } else { self.about_to_write() };
         let outcome = ready.and_then(|()| self.session.query(stmt, args));

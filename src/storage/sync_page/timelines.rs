@@ -15,7 +15,7 @@ use crate::{
 
 statements! {
     // The newest $4 events of each room after $2, and whether there are more: the scalar finds the event before them.
-    TIMELINES = "WITH w AS (
+    TIMELINES = "WITH w AS MATERIALIZED (
             SELECT r.room_sn, COALESCE((
                 SELECT b.pos FROM events b
                 WHERE b.room_sn = r.room_sn AND b.topo > $2 AND b.topo <= $3 AND b.pos IS NOT NULL

@@ -1,15 +1,27 @@
 //! A server in this process.
 
-use std::{ops::Deref, sync::Arc};
+use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 
 use hearth::{
     app::{self, Deps, Running},
     config::Config,
 };
 use hearth_core::clock::{SeededRng, TestClock};
+use hearth_storage::Work;
 use tempfile::TempDir;
 
 use super::Http;
+
+/// What the server does with its database without being asked.
+const OF_ITSELF: [&str; 7] = [
+    "stream_head",
+    "outbox_lease",
+    "outbox_again",
+    "outbox_done",
+    "purge_transactions",
+    "purge_revocations",
+    "touch_devices",
+];
 
 /// A server at work, and a client that speaks to it.
 pub struct Server {
@@ -42,6 +54,23 @@ impl Server {
         while self.running.waiting_syncs() < syncs {
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
+    }
+
+    /// What clients had the database do since `before`, by operation: what the server looks at by itself is left out.
+    pub fn work_since(&self, before: &BTreeMap<&'static str, Work>) -> BTreeMap<&'static str, Work> {
+        let mut work = self.running.storage_work();
+        work.retain(|name, _| !OF_ITSELF.contains(name));
+        for (name, work) in &mut work {
+            let before = before.get(name).copied().unwrap_or_default();
+            work.runs -= before.runs;
+            work.statements -= before.statements;
+        }
+        work.retain(|_, work| work.runs > 0);
+        work
+    }
+
+    pub fn work(&self) -> BTreeMap<&'static str, Work> {
+        self.running.storage_work()
     }
 
     /// Says whether everybody was answered.
