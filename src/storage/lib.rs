@@ -47,7 +47,7 @@ pub use rooms::{
     StateChange, Status, StoredEvent, Transaction,
 };
 pub use stream::{SigningKey, Stream};
-pub use sync_page::{RoomSync, StrippedRoom, SyncPage, SyncQuery};
+pub use sync_page::{Lazy, RoomSync, StrippedRoom, Summary, SyncPage, SyncQuery, Told};
 pub use tally::Work;
 pub use timeline::{
     Context, ContextQuery, Direction, Membership, Page, PageQuery, RoomView, StateOf, VisibilityLog, is_world_readable,
@@ -142,7 +142,9 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (rooms::ALL, rooms::ALL_BULK),
         (sessions::ALL, sessions::ALL_BULK),
         (sync_page::ALL, sync_page::ALL_BULK),
+        (sync_page::members::ALL, sync_page::members::ALL_BULK),
         (sync_page::states::ALL, sync_page::states::ALL_BULK),
+        (sync_page::summaries::ALL, sync_page::summaries::ALL_BULK),
         (sync_page::timelines::ALL, sync_page::timelines::ALL_BULK),
         (timeline::ALL, timeline::ALL_BULK),
         (timeline::paging::ALL, timeline::paging::ALL_BULK),

@@ -1,6 +1,8 @@
 //! All that one sync shows, read in one snapshot: a fixed number of statements, however many rooms.
 
+pub(crate) mod members;
 pub(crate) mod states;
+pub(crate) mod summaries;
 pub(crate) mod timelines;
 
 use std::{collections::HashMap, sync::Arc};
@@ -8,8 +10,11 @@ use std::{collections::HashMap, sync::Arc};
 use hearth_core::filter::{Ignored, Sieve};
 use ruma::{RoomId, api::client::filter::RoomEventFilter};
 
+pub use self::members::{Lazy, Told};
 use self::{
-    states::read_states,
+    members::wanted_members,
+    states::{Showing, read_deltas, read_states},
+    summaries::read_heroes,
     timelines::{TimelinePart, Window, read_timelines},
 };
 use crate::{
@@ -53,6 +58,9 @@ const STRIPPED_TYPES: [&str; 7] = [
     "m.room.encryption",
 ];
 
+/// What a client calls a room after.
+const NAMING_TYPES: [&str; 3] = ["m.room.member", "m.room.name", "m.room.canonical_alias"];
+
 /// What a sync asks for.
 #[derive(Clone, Debug)]
 pub struct SyncQuery {
@@ -64,6 +72,10 @@ pub struct SyncQuery {
     /// that this lets through.
     pub filter: RoomEventFilter,
     pub full_state: bool,
+    /// Of members only those whom the client hears of.
+    pub lazy: Option<Lazy>,
+    /// The state as it is after the timelines, not before.
+    pub state_after: bool,
     /// Show left rooms in a first sync too.
     pub include_leave: bool,
     /// Only these rooms, by id.
@@ -108,7 +120,7 @@ pub struct RoomSync {
     pub limited: bool,
     /// Where a page backwards has to begin that is to go on from the timeline.
     pub start: (i64, i64),
-    /// The state before the timeline: all of it for an initial room, else what changed since.
+    /// The state before the timeline, or if it was asked for, after it: all of it for an initial room, else what changed.
     pub state: Vec<StoredEvent>,
     /// By the number of a state event in the timeline, the one it replaced.
     pub replaced: HashMap<i64, StoredEvent>,
@@ -116,9 +128,20 @@ pub struct RoomSync {
     pub because: Vec<StoredEvent>,
     /// The user's membership, from the positions where it became so.
     pub membership: Vec<(i64, String)>,
+    /// If members are loaded lazily: those of whom the timeline and the state tell.
+    pub told: Vec<String>,
+    /// If it may have changed.
+    pub summary: Option<Summary>,
     pub receipts: Vec<Receipt>,
     pub account_data: Vec<(String, Option<String>)>,
     pub unread: Unread,
+}
+
+/// What to call a room, beside the counts of its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Whom to call it after if it has no name.
+    pub heroes: Vec<String>,
 }
 
 /// A room that the user was invited to or knocks on.
@@ -319,7 +342,31 @@ impl ReadSync {
             // Who joined anew knows nothing of what was before, wanted or not.
             timelines.values_mut().for_each(|t| t.limited |= t.unwanted_before);
         }
-        let mut states = read_states(tx, state_rooms, (state_from, head), whole_state, &timelines).await?;
+        let showing = Showing {
+            rooms: state_rooms,
+            low: state_from,
+            high: head,
+            whole: whole_state,
+            after: q.state_after,
+            timelines: &timelines,
+        };
+        let deltas = read_deltas(tx, showing).await?;
+        // Whose members or name changed has to be called otherwise, perhaps.
+        let touched = |m: &&Mine| whole_state || deltas.touch(m.room.room_sn, &NAMING_TYPES, head);
+        let summarised: Vec<(i64, i64)> =
+            rooms.iter().filter(touched).map(|m| (m.room.room_sn, m.room.joined + m.room.invited)).collect();
+        let mut heroes = read_heroes(tx, &summarised, &q.user_id).await?;
+        let members = match &q.lazy {
+            None => None,
+            Some(lazy) => {
+                let mut members = wanted_members(tx, lazy, &timelines, &heroes, whole_state).await?;
+                for m in rooms.iter().filter(|_| whole_state) {
+                    members.entry(m.room.room_sn).or_default().insert(q.user_id.clone(), m.event_sn);
+                }
+                Some(members)
+            }
+        };
+        let mut states = read_states(tx, showing, &deltas, members.as_ref()).await?;
         let mut receipts = HashMap::<i64, Vec<Receipt>>::new();
         for mut row in tx.query(RECEIPTS, args![all, low, head, &q.user_id]).await? {
             let receipt = Receipt {
@@ -345,7 +392,7 @@ impl ReadSync {
             let account_data = account_data.remove(&sn).unwrap_or_default();
             let shown = !(timeline.events.is_empty()
                 && !timeline.limited
-                && state.before.is_empty()
+                && state.events.is_empty()
                 && receipts.is_empty()
                 && account_data.is_empty());
             if low == 0 || q.full_state || shown {
@@ -357,13 +404,21 @@ impl ReadSync {
                         std::iter::once((0, "join".to_owned())).chain(since).collect()
                     }
                 };
+                let told = members.as_ref().and_then(|members| members.get(&sn));
+                let changed = deltas.members(sn, head).filter(|_| !whole_state && q.lazy.is_some());
+                let summary = summarised.iter().any(|(room, _)| *room == sn).then(|| {
+                    let heroes = heroes.remove(&sn).unwrap_or_default();
+                    Summary { heroes: heroes.into_iter().map(|(user, _)| user).collect() }
+                });
                 page.joined.push(RoomSync {
+                    told: told.into_iter().flat_map(HashMap::keys).cloned().chain(changed.map(str::to_owned)).collect(),
+                    summary,
                     membership,
                     initial: low == 0,
                     limited: timeline.limited,
                     start: start_of(&timeline, head),
                     timeline: timeline.events,
-                    state: state.before,
+                    state: state.events,
                     replaced: state.replaced,
                     because: because.remove(&sn).unwrap_or_default(),
                     receipts,
@@ -398,23 +453,40 @@ impl ReadSync {
             timeline.events.retain(|e| e.sn == m.event_sn);
             timeline.limited = false;
         }
-        let whole = from == 0 && was_in;
-        let mut states = if was_in {
-            read_states(tx, &[sn], (from, left_at.unwrap_or(m.pos)), whole, &timelines).await?
-        } else {
-            HashMap::new()
-        };
+        let mut states = HashMap::new();
+        if was_in {
+            let showing = Showing {
+                rooms: &[sn],
+                low: from,
+                high: left_at.unwrap_or(m.pos),
+                whole: from == 0,
+                after: self.0.state_after,
+                timelines: &timelines,
+            };
+            let deltas = read_deltas(tx, showing).await?;
+            let members = match &self.0.lazy {
+                None => None,
+                Some(lazy) => {
+                    let mut members = wanted_members(tx, lazy, &timelines, &HashMap::new(), true).await?;
+                    members.entry(sn).or_default().insert(self.0.user_id.clone(), m.event_sn);
+                    Some(members)
+                }
+            };
+            states = read_states(tx, showing, &deltas, members.as_ref()).await?;
+        }
         let timeline = timelines.remove(&sn).unwrap_or_default();
         let state = states.remove(&sn).unwrap_or_default();
         let because = redactions_of(tx, &timeline.events).await?;
         let membership = logs.remove(&sn).unwrap_or_default().membership;
         page.left.push(RoomSync {
+            told: Vec::new(),
+            summary: None,
             membership,
             initial: from == 0,
             limited: timeline.limited,
             start: start_of(&timeline, m.pos),
             timeline: timeline.events,
-            state: state.before,
+            state: state.events,
             replaced: state.replaced,
             because,
             receipts: Vec::new(),

@@ -10,18 +10,18 @@ mod unread;
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use hearth_core::{Error, Result, filter, token::SyncToken};
-use hearth_storage::{StoredEvent, SyncPage, SyncQuery, Wake};
+use hearth_storage::{Lazy, StoredEvent, SyncPage, SyncQuery, Told, Wake};
 use ruma::{
     OwnedRoomId,
     api::client::{
-        filter::FilterDefinition,
+        filter::{FilterDefinition, LazyLoadOptions},
         sync::sync_events::v3::{GlobalAccountData, InviteState, InvitedRoom, KnockState, KnockedRoom, Response},
     },
 };
 use serde_json::json;
 
 use self::data::{account_datum, raw, wants_ephemeral};
-use super::{Following, Syncs};
+use super::{Following, Syncs, told};
 use crate::service::shape::Reader;
 
 /// Events of a room that a sync shows if the filter doesn't say.
@@ -34,6 +34,8 @@ pub struct SyncWish {
     pub since: Option<SyncToken>,
     pub timeout: Option<Duration>,
     pub full_state: bool,
+    /// The state as it is after the timelines, not before.
+    pub state_after: bool,
     pub filter: FilterDefinition,
     /// The session's, of when it was looked up.
     pub session_as_of: u64,
@@ -43,6 +45,16 @@ impl SyncWish {
     /// How many events of a room are shown.
     fn timeline_limit(&self) -> u64 {
         self.filter.room.timeline.limit.map_or(DEFAULT_LIMIT, u64::from).min(MOST)
+    }
+
+    /// If members are loaded lazily: whether again where they were told of, and through which filter.
+    fn lazy(&self) -> Option<(bool, u64)> {
+        match self.filter.room.state.lazy_load_options {
+            LazyLoadOptions::Disabled => None,
+            LazyLoadOptions::Enabled { include_redundant_members } => {
+                Some((include_redundant_members, told::fingerprint(&self.filter.room)))
+            }
+        }
     }
 
     fn in_all_rooms(&self) -> bool {
@@ -58,7 +70,7 @@ impl Syncs {
         if let Some((page, _)) = self.read_memory(reader, &wish)?
             && !page.is_empty_page()
         {
-            return Ok(page.0);
+            return Ok(self.hand_over(reader, page));
         }
         let user_key = Wake::User(reader.user.as_str().into());
         let mut known = self.following.get(reader.user).unwrap_or_else(|| Arc::new(Following::nothing()));
@@ -88,7 +100,7 @@ impl Syncs {
             waiter.also(news);
             known = following;
             if over || wish.since.is_none() || wish.full_state || !page.is_empty_page() {
-                return Ok(page.0);
+                return Ok(self.hand_over(reader, page));
             }
             if lacked {
                 // What happened in those rooms between the read and the subscription was missed: read again.
@@ -102,10 +114,26 @@ impl Syncs {
         }
     }
 
+    /// This page is the answer.
+    fn hand_over(&self, reader: Reader<'_>, page: Page) -> Response {
+        if let Some(told) = page.told {
+            self.told.give(reader, page.next, told.filter, &told.members);
+        }
+        page.response
+    }
+
     async fn read_database(&self, reader: Reader<'_>, wish: &SyncWish) -> Result<(Page, Arc<Following>)> {
         // Typing first: a change after this is seen with the next token.
         let serial = self.typing.serial();
-        let page = self.storage.sync_page(self.query(reader, wish)).await?;
+        let lazy = wish.lazy().map(|(redundant, filter)| {
+            let told = wish.since.map(|since| self.told.by(reader, since, filter)).unwrap_or_default();
+            (filter, Lazy { told, redundant })
+        });
+        let page = self.storage.sync_page(query(reader, wish, lazy.as_ref().map(|(_, lazy)| lazy.clone()))).await?;
+        let told = lazy.map(|(filter, lazy)| {
+            let members = told::and_now(&lazy.told, &page.joined, &page.left);
+            Heard { filter, members }
+        });
         if wish.since.is_some_and(|t| t.pos > page.head) {
             return Err(Error::invalid_param("The token is from the future"));
         }
@@ -114,25 +142,12 @@ impl Syncs {
         if wish.in_all_rooms() {
             self.following.insert(reader.user.to_owned(), Arc::clone(&following));
         }
-        Ok((self.response(reader, wish, page, serial).await?, following))
-    }
-
-    fn query(&self, reader: Reader<'_>, wish: &SyncWish) -> SyncQuery {
-        let room = &wish.filter.room;
-        SyncQuery {
-            user_id: reader.user.to_string(),
-            since: wish.since.map(|t| t.pos),
-            timeline_limit: i64::try_from(wish.timeline_limit()).unwrap_or(10),
-            filter: room.timeline.clone(),
-            full_state: wish.full_state,
-            include_leave: room.include_leave,
-            only_rooms: room.rooms.as_ref().map(|rooms| rooms.iter().map(ToString::to_string).collect()),
-            not_rooms: room.not_rooms.iter().map(ToString::to_string).collect(),
-        }
-    }
-
-    async fn response(&self, reader: Reader<'_>, wish: &SyncWish, page: SyncPage, serial: u64) -> Result<Page> {
         let next = SyncToken { pos: page.head, serial, epoch: self.epoch };
+        let response = self.response(reader, wish, page, next).await?;
+        Ok((Page { response, next, told }, following))
+    }
+
+    async fn response(&self, reader: Reader<'_>, wish: &SyncWish, page: SyncPage, next: SyncToken) -> Result<Response> {
         let mut response = Response::new(next.to_string());
 
         response.account_data = GlobalAccountData::new();
@@ -184,7 +199,7 @@ impl Syncs {
             room.knock_state.events = events;
             response.rooms.knock.insert(id, room);
         }
-        Ok(Page(response))
+        Ok(response)
     }
 
     fn ids_of(&self, rooms: &[(i64, String)]) -> Result<BTreeMap<i64, OwnedRoomId>> {
@@ -201,12 +216,39 @@ fn sender_of(event: &StoredEvent) -> Result<Cow<'_, str>> {
     Ok(serde_json::from_str::<Event<'_>>(&event.json).map_err(Error::internal)?.sender)
 }
 
-/// A response, of which it can be asked whether it tells anything.
-struct Page(Response);
+fn query(reader: Reader<'_>, wish: &SyncWish, lazy: Option<Lazy>) -> SyncQuery {
+    let room = &wish.filter.room;
+    SyncQuery {
+        user_id: reader.user.to_string(),
+        since: wish.since.map(|t| t.pos),
+        timeline_limit: i64::try_from(wish.timeline_limit()).unwrap_or(10),
+        filter: room.timeline.clone(),
+        full_state: wish.full_state,
+        lazy,
+        state_after: wish.state_after,
+        include_leave: room.include_leave,
+        only_rooms: room.rooms.as_ref().map(|rooms| rooms.iter().map(ToString::to_string).collect()),
+        not_rooms: room.not_rooms.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// What may become the answer.
+struct Page {
+    response: Response,
+    next: SyncToken,
+    /// If members are loaded lazily.
+    told: Option<Heard>,
+}
+
+/// The members that a device has been told of once it has read a page.
+struct Heard {
+    filter: u64,
+    members: Arc<Told>,
+}
 
 impl Page {
     fn is_empty_page(&self) -> bool {
-        let r = &self.0;
+        let r = &self.response;
         r.rooms.is_empty() && r.account_data.events.is_empty() && r.to_device.events.is_empty()
     }
 }

@@ -2,6 +2,7 @@
 
 mod classic;
 mod following;
+mod told;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,9 +32,10 @@ pub struct Syncs {
     /// The process that the ephemeral serials in tokens are of.
     epoch: u64,
     timeouts: Timeouts,
-    /// The rooms that users are in, what is unread there and whom they ignore, as of their last sync: what to subscribe to before the next
-    /// read, and with the journal whether that has to be one of the database.
+    /// The rooms that users are in, what is unread there and whom they ignore, as of their last sync: what to subscribe to
+    /// before the next read, and with the journal whether that has to be one of the database.
     following: Cache<OwnedUserId, Arc<Following>>,
+    told: told::ToldMembers,
 }
 
 /// Bytes of it kept in memory.
@@ -78,6 +80,7 @@ impl Syncs {
             epoch,
             timeouts,
             following,
+            told: told::ToldMembers::new(),
         })
     }
 }

@@ -306,6 +306,7 @@ impl Room<'_> {
             since: since.map(|t| t.parse().unwrap()),
             timeout: None,
             full_state: false,
+            state_after: false,
             filter: serde_json::from_value(filter).unwrap(),
             session_as_of: 0,
         };

@@ -19,5 +19,6 @@ mod rooms;
 mod secrets;
 mod sync;
 mod sync_filters;
+mod sync_members;
 mod unread;
 mod upgrade;

@@ -2,7 +2,11 @@
 //! have come to rely on.
 
 use http::{Method, Uri};
-use ruma::api::{IncomingRequest, Metadata, client::message::get_message_events, error::DeserializationError};
+use ruma::api::{
+    IncomingRequest, Metadata,
+    client::{message::get_message_events, sync::sync_events},
+    error::DeserializationError,
+};
 use serde_json::{Map, Value};
 
 /// A request, and the whole object that was its body.
@@ -60,6 +64,37 @@ impl IncomingRequest for Messages {
             }
         }
         get_message_events::v3::Request::try_from_http_request_inner(request, path_args).map(Self)
+    }
+}
+
+/// A request for a sync, which may ask for the state after the timeline by the name that this had at first.
+///
+/// <https://github.com/matrix-org/matrix-spec-proposals/pull/4222>
+pub(super) struct Sync {
+    pub(super) request: sync_events::v3::Request,
+    pub(super) unstable_state_after: bool,
+}
+
+impl Metadata for Sync {
+    const METHOD: Method = sync_events::v3::Request::METHOD;
+    const RATE_LIMITED: bool = sync_events::v3::Request::RATE_LIMITED;
+    type Authentication = <sync_events::v3::Request as Metadata>::Authentication;
+    type PathBuilder = <sync_events::v3::Request as Metadata>::PathBuilder;
+    const PATH_BUILDER: Self::PathBuilder = sync_events::v3::Request::PATH_BUILDER;
+}
+
+impl IncomingRequest for Sync {
+    type EndpointError = <sync_events::v3::Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = sync_events::v3::Response;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let query = request.uri().query().unwrap_or_default();
+        let unstable_state_after = query.split('&').any(|pair| pair == "org.matrix.msc4222.use_state_after=true");
+        let request = sync_events::v3::Request::try_from_http_request_inner(request, path_args)?;
+        Ok(Self { request, unstable_state_after })
     }
 }
 

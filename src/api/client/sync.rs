@@ -15,7 +15,7 @@ use ruma::{
 };
 
 use self::reply::Reply;
-use super::reader;
+use super::{lenient::Sync, reader};
 use crate::{
     api::{Api, Client, Json, Routes},
     service::receipts::Read,
@@ -26,8 +26,8 @@ pub(super) fn routes(r: Routes) -> Routes {
     r.client_as(sync).client(typing).client(receipt).client(read_marker)
 }
 
-async fn sync(api: Api, req: Client<sync_events::v3::Request>) -> Result<Json<Reply>> {
-    let body = req.body;
+async fn sync(api: Api, req: Client<Sync>) -> Result<Json<Reply>> {
+    let Sync { request: body, unstable_state_after } = req.body;
     let filter = match body.filter {
         None => FilterDefinition::default(),
         Some(sync_events::v3::Filter::FilterDefinition(filter)) => filter,
@@ -38,11 +38,12 @@ async fn sync(api: Api, req: Client<sync_events::v3::Request>) -> Result<Json<Re
         since: body.since.as_deref().map(str::parse).transpose()?,
         timeout: body.timeout,
         full_state: body.full_state,
+        state_after: body.use_state_after || unstable_state_after,
         filter,
         session_as_of: req.auth.as_of,
     };
     let response = api.syncs.sync(reader(&req.auth), wish).await?;
-    Ok(Json(Reply::from(response)))
+    Ok(Json(Reply::new(response, unstable_state_after && !body.use_state_after)))
 }
 
 async fn typing(api: Api, req: Client<create_typing_event::v3::Request>) -> Result<create_typing_event::v3::Response> {

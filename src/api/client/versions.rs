@@ -14,6 +14,12 @@ pub fn routes(r: Routes) -> Routes {
 /// least, old programs one of r0.
 const VERSIONS: [&str; 4] = ["r0.5.0", "r0.6.0", "r0.6.1", "v1.1"];
 
+/// What works, but belongs to versions that are not named yet, or had another name at first: the state after a timeline,
+/// and the reader's membership on events.
+const UNSTABLE: [&str; 2] = ["org.matrix.msc4222", "org.matrix.msc4115.membership_on_events"];
+
 async fn versions(_: Api, _: Public<Request>) -> Result<Response> {
-    Ok(Response::new(VERSIONS.map(str::to_owned).into()))
+    let mut response = Response::new(VERSIONS.map(str::to_owned).into());
+    response.unstable_features = UNSTABLE.iter().map(|name| ((*name).to_owned(), true)).collect();
+    Ok(response)
 }

@@ -187,6 +187,8 @@ pub(super) fn from_now_on(user: &str, since: impl Into<Option<i64>>) -> SyncQuer
         timeline_limit: 10,
         filter: RoomEventFilter::default(),
         full_state: false,
+        lazy: None,
+        state_after: false,
         include_leave: false,
         only_rooms: None,
         not_rooms: vec![],

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::timelines::TimelinePart;
+use super::{members::Members, timelines::TimelinePart};
 use crate::{
     Result,
     rooms::StoredEvent,
@@ -12,103 +12,178 @@ use crate::{
 
 statements! {
     DELTAS = "SELECT room_sn, pos, type, state_key, event_sn, prev_sn FROM current_state_delta
-        WHERE room_sn = ANY($1) AND pos > $2 AND pos <= $3 ORDER BY room_sn, pos";
+        WHERE room_sn = ANY($1) AND pos > $2 ORDER BY room_sn, pos";
     STATES = "SELECT room_sn, type, state_key, event_sn FROM current_state WHERE room_sn = ANY($1)";
+    // In two ranges of the key, so that no member is looked at.
+    STATES_BUT_MEMBERS = "SELECT room_sn, type, state_key, event_sn FROM current_state
+            WHERE room_sn = ANY($1) AND type < 'm.room.member'
+        UNION ALL SELECT room_sn, type, state_key, event_sn FROM current_state
+            WHERE room_sn = ANY($1) AND type > 'm.room.member'";
+}
+
+/// Type and state key.
+type Key = (String, String);
+
+/// A change of a room's current state.
+pub(super) struct Delta {
+    pos: i64,
+    key: Key,
+    event: Option<i64>,
+    prev: Option<i64>,
+}
+
+/// Changes of rooms' current states, in their order.
+#[derive(Default)]
+pub(super) struct Deltas(HashMap<i64, Vec<Delta>>);
+
+impl Deltas {
+    /// Whether one of these types changed in the room, up to `high`.
+    pub(super) fn touch(&self, room: i64, types: &[&str], high: i64) -> bool {
+        self.of(room).iter().any(|d| d.pos <= high && types.contains(&d.key.0.as_str()))
+    }
+
+    /// Whose memberships of the room changed, up to `high`.
+    pub(super) fn members(&self, room: i64, high: i64) -> impl Iterator<Item = &str> {
+        let of_members = move |d: &&Delta| d.pos <= high && is_member(&d.key);
+        self.of(room).iter().filter(of_members).map(|d| d.key.1.as_str())
+    }
+
+    fn of(&self, room: i64) -> &[Delta] {
+        self.0.get(&room).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// Which states are shown.
+#[derive(Clone, Copy)]
+pub(super) struct Showing<'a> {
+    pub(super) rooms: &'a [i64],
+    /// What changed after this position,
+    pub(super) low: i64,
+    /// and up to this one;
+    pub(super) high: i64,
+    /// or all of it.
+    pub(super) whole: bool,
+    /// As it is after the timeline, not before.
+    pub(super) after: bool,
+    pub(super) timelines: &'a HashMap<i64, TimelinePart>,
+}
+
+impl Showing<'_> {
+    /// Between this position and the timeline nothing changes.
+    fn start(&self, room: i64) -> i64 {
+        let low = self.timelines.get(&room).and_then(|t| t.low);
+        if self.after { self.high } else { low.unwrap_or(self.high) }
+    }
 }
 
 /// What a client needs of the state beside a timeline.
 #[derive(Default)]
 pub(super) struct StatePart {
-    pub(super) before: Vec<StoredEvent>,
+    pub(super) events: Vec<StoredEvent>,
+    /// By the number of a state event in the timeline, the one it replaced.
     pub(super) replaced: HashMap<i64, StoredEvent>,
 }
 
-/// Of each room, the state before its timeline: the whole of it, or what changed after `low`. A client lays the
-/// timeline over it; so what a merge of forks made current without an event of its own in the timeline is in it, too.
+/// The changes that decide what is shown.
+pub(super) async fn read_deltas<R: Reads>(tx: &mut R, showing: Showing<'_>) -> Result<Deltas> {
+    let mut deltas = Deltas::default();
+    if showing.rooms.is_empty() {
+        return Ok(deltas);
+    }
+    // Of a whole state, only what changed from the timelines on has to be undone.
+    let of_timeline = |room: &i64| showing.timelines.get(room).and_then(|t| t.low).unwrap_or(showing.high);
+    let lowest = match showing.whole {
+        true => showing.rooms.iter().map(of_timeline).min().unwrap_or(showing.high),
+        false => showing.low,
+    };
+    for mut row in tx.query(DELTAS, args![showing.rooms.to_vec(), lowest]).await? {
+        let room: i64 = row.get(0)?;
+        let (pos, key, event, prev) = (row.get(1)?, (row.get(2)?, row.get(3)?), row.get(4)?, row.get(5)?);
+        deltas.0.entry(room).or_default().push(Delta { pos, key, event, prev });
+    }
+    Ok(deltas)
+}
+
+/// Of each room, the state before its timeline: the whole of it, or what changed. A client lays the timeline over it; so
+/// what a merge of forks made current without an event of its own in the timeline is in it, too. Members are in it if
+/// they changed, or if they are `lazy` ones; if that is none, all.
 pub(super) async fn read_states<R: Reads>(
     tx: &mut R,
-    rooms: &[i64],
-    (low, high): (i64, i64),
-    whole: bool,
-    timelines: &HashMap<i64, TimelinePart>,
+    showing: Showing<'_>,
+    deltas: &Deltas,
+    lazy: Option<&Members>,
 ) -> Result<HashMap<i64, StatePart>> {
     let mut parts = HashMap::new();
-    if rooms.is_empty() {
+    if showing.rooms.is_empty() {
         return Ok(parts);
     }
-    type Key = (String, String);
     let mut states = HashMap::<i64, BTreeMap<Key, Option<i64>>>::new();
-    let mut lowest = low;
-    if whole {
-        for mut row in tx.query(STATES, args![rooms.to_vec()]).await? {
+    if showing.whole {
+        let stmt = if lazy.is_some() { STATES_BUT_MEMBERS } else { STATES };
+        for mut row in tx.query(stmt, args![showing.rooms.to_vec()]).await? {
             let room: i64 = row.get(0)?;
             states.entry(room).or_default().insert((row.get(1)?, row.get(2)?), Some(row.get(3)?));
         }
-        // Only what changed from the timelines on has to be undone.
-        lowest = rooms.iter().map(|r| timelines.get(r).and_then(|t| t.low).unwrap_or(high)).min().unwrap_or(high);
     }
-    struct Delta {
-        pos: i64,
-        key: Key,
-        event: Option<i64>,
-        prev: Option<i64>,
-    }
-    let mut deltas = HashMap::<i64, Vec<Delta>>::new();
-    for mut row in tx.query(DELTAS, args![rooms.to_vec(), lowest, i64::MAX]).await? {
-        let room: i64 = row.get(0)?;
-        deltas.entry(room).or_default().push(Delta {
-            pos: row.get(1)?,
-            key: (row.get(2)?, row.get(3)?),
-            event: row.get(4)?,
-            prev: row.get(5)?,
-        });
+    for (room, members) in lazy.into_iter().flatten() {
+        let state = states.entry(*room).or_default();
+        for (user, event_sn) in members {
+            state.insert(("m.room.member".to_owned(), user.clone()), Some(*event_sn));
+        }
     }
 
     let mut wanted = HashSet::new();
     let mut replaced = HashMap::<i64, Vec<(i64, i64)>>::new();
-    for room in rooms {
-        let timeline = timelines.get(room);
-        let start = timeline.and_then(|t| t.low).unwrap_or(high);
+    for room in showing.rooms {
+        let start = showing.start(*room);
+        let timeline = showing.timelines.get(room);
         let in_timeline: HashSet<i64> = timeline.iter().flat_map(|t| t.events.iter().map(|e| e.sn)).collect();
         let state = states.entry(*room).or_default();
+        let members = lazy.and_then(|lazy| lazy.get(room));
+        let is_lazy = |key: &Key| members.is_some_and(|members| is_member(key) && members.contains_key(&key.1));
         let mut undone = HashSet::new();
-        for d in deltas.get(room).map(Vec::as_slice).unwrap_or_default() {
+        for d in deltas.of(*room) {
+            if let (Some(event), Some(prev)) = (d.event, d.prev)
+                && d.pos <= showing.high
+                && in_timeline.contains(&event)
+            {
+                replaced.entry(*room).or_default().push((event, prev));
+                wanted.insert(prev);
+            }
+            // What the state holds as it is now.
+            let is_now = if showing.whole && !(lazy.is_some() && is_member(&d.key)) { true } else { is_lazy(&d.key) };
+            if showing.whole && !is_now {
+                continue;
+            }
             if d.pos <= start {
-                // Before the timeline: the last change counts. (A whole state has these already.)
-                if !whole && d.pos <= high {
+                // Before the timeline: the last change counts. (What is now has these already.)
+                if !is_now {
                     state.insert(d.key.clone(), d.event);
                 }
                 continue;
             }
-            if whole && undone.insert(&d.key) {
+            if is_now && undone.insert(&d.key) {
                 state.insert(d.key.clone(), d.prev);
             }
-            if d.pos > high {
-                continue;
-            }
-            match d.event {
-                Some(event) if in_timeline.contains(&event) => {
-                    if let Some(prev) = d.prev {
-                        replaced.entry(*room).or_default().push((event, prev));
-                        wanted.insert(prev);
-                    }
-                }
-                // Became current without being in the timeline.
-                event => {
-                    state.insert(d.key.clone(), event);
-                }
+            // Became current without being in the timeline.
+            if d.pos <= showing.high && d.event.is_none_or(|event| !in_timeline.contains(&event)) {
+                state.insert(d.key.clone(), d.event);
             }
         }
         wanted.extend(state.values().flatten());
     }
     let events: HashMap<i64, StoredEvent> =
         events_by_sn(tx, wanted.into_iter().collect()).await?.into_iter().map(|e| (e.sn, e)).collect();
-    for room in rooms {
-        let before = states.remove(room).unwrap_or_default();
-        let before = before.into_values().flatten().filter_map(|sn| events.get(&sn).cloned()).collect();
+    for room in showing.rooms {
+        let state = states.remove(room).unwrap_or_default();
+        let state = state.into_values().flatten().filter_map(|sn| events.get(&sn).cloned()).collect();
         let replaced = replaced.remove(room).unwrap_or_default();
         let replaced = replaced.into_iter().filter_map(|(event, prev)| Some((event, events.get(&prev)?.clone())));
-        parts.insert(*room, StatePart { before, replaced: replaced.collect() });
+        parts.insert(*room, StatePart { events: state, replaced: replaced.collect() });
     }
     Ok(parts)
+}
+
+fn is_member(key: &Key) -> bool {
+    key.0 == "m.room.member"
 }

@@ -7,9 +7,9 @@ use hearth_core::{
     filter::Sieve,
     token::{SyncToken, TimelineToken},
 };
-use ruma::api::client::sync::sync_events::v3::Response;
+use ruma::api::client::sync::sync_events::v3::{Response, State, StateEvents};
 
-use super::{Page, SyncWish, unread};
+use super::{Heard, Page, SyncWish, unread};
 use crate::{
     service::shape::Reader,
     sync::{Following, Syncs},
@@ -35,11 +35,18 @@ impl Syncs {
         let mut response = Response::new(next.to_string());
         let limit = wish.timeline_limit();
         let mut counts: HashMap<i64, u64> = HashMap::new();
+        let lazy = wish.lazy().map(|(redundant, filter)| (redundant, filter, self.told.by(reader, since, filter)));
         let sieve = Sieve::new(wish.filter.room.timeline.clone(), Arc::clone(&following.ignored));
         for message in news.messages.iter().filter(|m| m.pos > since.pos) {
             let room_id = &message.pdu.room_id;
             if !sieve.passes(room_id, &message.pdu.json)? {
                 continue;
+            }
+            if let Some((redundant, _, told)) = &lazy {
+                let is_told = told.get(&message.room_sn).is_some_and(|told| told.contains(message.pdu.sender.as_str()));
+                if *redundant || !is_told {
+                    return Ok(None);
+                }
             }
             let count = counts.entry(message.room_sn).or_default();
             *count += 1;
@@ -50,11 +57,15 @@ impl Syncs {
             if *count == 1 {
                 let Some(unread) = following.unread(message.room_sn) else { return Ok(None) };
                 unread::show(wish, room, &unread)?;
+                if wish.state_after {
+                    room.state = State::After(StateEvents::new());
+                }
                 let first = TimelineToken { topo: message.pos, minor: 0 };
                 room.timeline.prev_batch = Some(first.to_string());
             }
             room.timeline.events.push(self.shapes.message(message, reader)?);
         }
-        Ok(Some((Page(response), following)))
+        let told = lazy.map(|(_, filter, members)| Heard { filter, members });
+        Ok(Some((Page { response, next, told }, following)))
     }
 }

@@ -1,6 +1,6 @@
 //! One room of a sync: its timeline, the state beside it, and what else there is to tell.
 
-use hearth_core::{Result, filter, token::TimelineToken};
+use hearth_core::{Error, Result, filter, token::TimelineToken};
 use hearth_storage::{RoomSync, StrippedRoom, membership_at};
 use ruma::{
     OwnedRoomId, UInt,
@@ -30,15 +30,20 @@ impl Syncs {
         let room = Room::new(&part.room)?;
         let mut joined = JoinedRoom::new();
         joined.timeline = self.timeline(reader, &room, part)?;
-        joined.state = State::Before(self.state(reader, wish, &room, part)?);
+        joined.state = self.state(reader, wish, &room, part)?;
         joined.account_data = room_account_data(wish, &room, part)?;
         joined.ephemeral = Ephemeral::new();
         if !part.receipts.is_empty() && wants_ephemeral(wish, &room.id, "m.receipt") {
             joined.ephemeral.events.push(receipts(&part.receipts)?);
         }
         unread::show(wish, &mut joined, &part.unread)?;
-        joined.summary.joined_member_count = UInt::try_from(part.room.joined).ok();
-        joined.summary.invited_member_count = UInt::try_from(part.room.invited).ok();
+        if let Some(summary) = &part.summary {
+            joined.summary.joined_member_count = UInt::try_from(part.room.joined).ok();
+            joined.summary.invited_member_count = UInt::try_from(part.room.invited).ok();
+            for hero in &summary.heroes {
+                joined.summary.heroes.push(hero.as_str().try_into().map_err(Error::internal)?);
+            }
+        }
         Ok((room.id, joined))
     }
 
@@ -46,7 +51,7 @@ impl Syncs {
         let room = Room::new(&part.room)?;
         let mut left = LeftRoom::new();
         left.timeline = self.timeline(reader, &room, part)?;
-        left.state = State::Before(self.state(reader, wish, &room, part)?);
+        left.state = self.state(reader, wish, &room, part)?;
         left.account_data = room_account_data(wish, &room, part)?;
         Ok((room.id, left))
     }
@@ -68,15 +73,16 @@ impl Syncs {
         Ok(timeline)
     }
 
-    fn state(&self, reader: Reader<'_>, wish: &SyncWish, room: &Room, part: &RoomSync) -> Result<StateEvents> {
+    fn state(&self, reader: Reader<'_>, wish: &SyncWish, room: &Room, part: &RoomSync) -> Result<State> {
         let mut state = StateEvents::new();
         for event in &part.state {
             if filter::passes(&wish.filter.room.state, &room.id, &event.json)? {
-                let beside = Beside { in_sync: true, ..Beside::default() };
+                let membership = Some(membership_at(&part.membership, event));
+                let beside = Beside { in_sync: true, membership, ..Beside::default() };
                 state.events.push(self.shapes.event(room, event, reader, beside)?);
             }
         }
-        Ok(state)
+        Ok(if wish.state_after { State::After(state) } else { State::Before(state) })
     }
 
     pub(super) fn stripped<T>(&self, stripped: &StrippedRoom) -> Result<(OwnedRoomId, Vec<Raw<T>>)> {

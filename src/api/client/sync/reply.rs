@@ -63,10 +63,8 @@ struct Joined {
     unread_thread_notifications: BTreeMap<OwnedEventId, UnreadNotificationsCount>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeline: Option<Run>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<Events>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state_after: Option<Events>,
+    #[serde(flatten)]
+    state: States,
     #[serde(skip_serializing_if = "RoomAccountData::is_empty")]
     account_data: RoomAccountData,
     #[serde(skip_serializing_if = "Ephemeral::is_empty")]
@@ -76,12 +74,28 @@ struct Joined {
 #[derive(Serialize)]
 struct Left {
     timeline: Run,
+    #[serde(flatten)]
+    state: States,
+    #[serde(skip_serializing_if = "RoomAccountData::is_empty")]
+    account_data: RoomAccountData,
+}
+
+/// The state before the timeline, or that after it.
+#[derive(Default, Serialize)]
+struct States {
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<Events>,
     #[serde(skip_serializing_if = "Option::is_none")]
     state_after: Option<Events>,
-    #[serde(skip_serializing_if = "RoomAccountData::is_empty")]
-    account_data: RoomAccountData,
+    #[serde(rename = "org.matrix.msc4222.state_after", skip_serializing_if = "Option::is_none")]
+    unstable_state_after: Option<Events>,
+}
+
+/// What the state after a timeline is called.
+#[derive(Clone, Copy)]
+enum Name {
+    Stable,
+    Unstable,
 }
 
 #[derive(Serialize)]
@@ -97,13 +111,15 @@ struct Events {
     events: Vec<Raw<AnySyncStateEvent>>,
 }
 
-impl From<Response> for Reply {
-    fn from(r: Response) -> Self {
+impl Reply {
+    /// With the state after the timelines under the name that it had at first, or that which it has now.
+    pub(super) fn new(r: Response, unstable_state_after: bool) -> Self {
+        let name = if unstable_state_after { Name::Unstable } else { Name::Stable };
         Self {
             next_batch: r.next_batch,
             rooms: Rooms {
-                leave: r.rooms.leave.into_iter().map(|(id, left)| (id, left.into())).collect(),
-                join: r.rooms.join.into_iter().map(|(id, joined)| (id, joined.into())).collect(),
+                leave: r.rooms.leave.into_iter().map(|(id, left)| (id, Left::new(left, name))).collect(),
+                join: r.rooms.join.into_iter().map(|(id, joined)| (id, Joined::new(joined, name))).collect(),
                 invite: r.rooms.invite,
                 knock: r.rooms.knock,
             },
@@ -117,26 +133,26 @@ impl From<Response> for Reply {
     }
 }
 
-impl From<JoinedRoom> for Joined {
-    fn from(joined: JoinedRoom) -> Self {
-        let (state, state_after) = state_of(joined.state);
+impl Joined {
+    fn new(joined: JoinedRoom, name: Name) -> Self {
+        let mut state = States::new(joined.state, name);
+        state.state = state.state.filter(|state| !state.events.is_empty());
         Self {
             summary: joined.summary,
             unread_notifications: joined.unread_notifications,
             unread_thread_notifications: joined.unread_thread_notifications,
             timeline: (!joined.timeline.is_empty()).then(|| joined.timeline.into()),
-            state: state.filter(|state| !state.events.is_empty()),
-            state_after,
+            state,
             account_data: joined.account_data,
             ephemeral: joined.ephemeral,
         }
     }
 }
 
-impl From<LeftRoom> for Left {
-    fn from(left: LeftRoom) -> Self {
-        let (state, state_after) = state_of(left.state);
-        Self { timeline: left.timeline.into(), state, state_after, account_data: left.account_data }
+impl Left {
+    fn new(left: LeftRoom, name: Name) -> Self {
+        let state = States::new(left.state, name);
+        Self { timeline: left.timeline.into(), state, account_data: left.account_data }
     }
 }
 
@@ -146,11 +162,17 @@ impl From<Timeline> for Run {
     }
 }
 
-/// The state before the timeline, or that after it.
-fn state_of(state: State) -> (Option<Events>, Option<Events>) {
-    match state {
-        State::Before(state) => (Some(Events { events: state.events }), None),
-        State::After(state) => (None, Some(Events { events: state.events })),
-        _ => (None, None),
+impl States {
+    fn new(state: State, name: Name) -> Self {
+        match (state, name) {
+            (State::Before(state), _) => Self { state: Some(Events { events: state.events }), ..Self::default() },
+            (State::After(state), Name::Stable) => {
+                Self { state_after: Some(Events { events: state.events }), ..Self::default() }
+            }
+            (State::After(state), Name::Unstable) => {
+                Self { unstable_state_after: Some(Events { events: state.events }), ..Self::default() }
+            }
+            _ => Self::default(),
+        }
     }
 }

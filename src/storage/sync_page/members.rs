@@ -1,0 +1,74 @@
+//! Members loaded lazily: only of those whom a client is about to hear of, and has not been told of before.
+
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use serde::Deserialize;
+
+use super::{summaries::Heroes, timelines::TimelinePart};
+use crate::{
+    Result,
+    error::corrupt,
+    tx::{Reads, args, statements},
+};
+
+statements! {
+    SENDERS_MEMBERS = "SELECT c.room_sn, c.state_key, c.event_sn FROM events e JOIN current_state c
+        ON c.room_sn = e.room_sn AND c.type = 'm.room.member' AND c.state_key = e.sender WHERE e.sn = ANY($1)";
+}
+
+/// By room, the members whose memberships a client has been sent; of any change since, it has been told.
+pub type Told = HashMap<i64, Arc<HashSet<String>>>;
+
+/// How members are loaded if not all at once.
+#[derive(Clone, Debug, Default)]
+pub struct Lazy {
+    pub told: Arc<Told>,
+    /// Tell of those again of whom the client has been told.
+    pub redundant: bool,
+}
+
+/// By room: members, with the number of their current membership event.
+pub(super) type Members = HashMap<i64, HashMap<String, i64>>;
+
+/// The members who have to be told of beside these timelines and heroes; in rooms that are shown `whole`, also if they
+/// were told of before.
+pub(super) async fn wanted_members<R: Reads>(
+    tx: &mut R,
+    lazy: &Lazy,
+    timelines: &HashMap<i64, TimelinePart>,
+    heroes: &HashMap<i64, Heroes>,
+    whole: bool,
+) -> Result<Members> {
+    #[derive(Deserialize)]
+    struct Sent<'a> {
+        #[serde(borrow)]
+        sender: Cow<'a, str>,
+    }
+    let known = |room: &i64, user: &str| {
+        !whole && !lazy.redundant && lazy.told.get(room).is_some_and(|told| told.contains(user))
+    };
+    let mut by_sender = HashMap::<(i64, Cow<'_, str>), i64>::new();
+    for event in timelines.values().flat_map(|t| &t.events) {
+        let sent: Sent<'_> = serde_json::from_str(&event.json).map_err(corrupt)?;
+        if !known(&event.room_sn, &sent.sender) {
+            by_sender.insert((event.room_sn, sent.sender), event.sn);
+        }
+    }
+    let mut members = Members::new();
+    for (room, heroes) in heroes {
+        for (user, event_sn) in heroes.iter().filter(|(user, _)| !known(room, user)) {
+            members.entry(*room).or_default().insert(user.clone(), *event_sn);
+        }
+    }
+    if !by_sender.is_empty() {
+        let one_each: Vec<i64> = by_sender.into_values().collect();
+        for mut row in tx.query(SENDERS_MEMBERS, args![one_each]).await? {
+            members.entry(row.get(0)?).or_default().insert(row.get(1)?, row.get(2)?);
+        }
+    }
+    Ok(members)
+}
