@@ -11,6 +11,7 @@ mod login;
 mod passwords;
 pub mod presence;
 pub mod profiles;
+pub mod push;
 pub mod push_rules;
 pub mod rate_limit;
 pub mod receipts;

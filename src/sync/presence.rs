@@ -14,7 +14,7 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::to_raw_value;
 
-use super::{Following, SyncWish, Syncs};
+use super::{SyncWish, Syncs, following::Following};
 use crate::service::{presence::MOST_MEMBERS, shape::Reader};
 
 /// How many changes one sync looks at. Of more, the oldest are told when they change again.

@@ -22,4 +22,5 @@ mod secrets;
 mod sync;
 mod sync_filters;
 mod sync_members;
+mod unread;
 mod upgrade;

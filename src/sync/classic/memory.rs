@@ -9,7 +9,7 @@ use hearth_core::{
 };
 use ruma::api::client::sync::sync_events::v3::{Response, State, StateEvents};
 
-use super::{Heard, Page, SyncWish};
+use super::{Heard, Page, SyncWish, unread};
 use crate::{
     service::shape::Reader,
     sync::{Following, Syncs},
@@ -30,7 +30,7 @@ impl Syncs {
         let news = self.known.journal.after(since.pos, following.as_of(), reader.user.as_str(), &following.rooms);
         let (true, Some(news)) = (typing.is_empty(), news) else { return Ok(None) };
         let Some(presence) = self.presence_from_memory(reader, wish, &following)? else { return Ok(None) };
-        following.holds_at(news.top);
+        following.went_on(reader.user.as_str(), &news.messages, news.top);
 
         let next = SyncToken { pos: news.top, serial, epoch: self.epoch };
         let mut response = Response::new(next.to_string());
@@ -39,7 +39,7 @@ impl Syncs {
         let mut counts: HashMap<i64, u64> = HashMap::new();
         let lazy = wish.lazy().map(|(redundant, filter)| (redundant, filter, self.told.by(reader, since, filter)));
         let sieve = Sieve::new(wish.filter.room.timeline.clone(), Arc::clone(&following.ignored));
-        for message in &news.messages {
+        for message in news.messages.iter().filter(|m| m.pos > since.pos) {
             let room_id = &message.pdu.room_id;
             if !sieve.passes(room_id, &message.pdu.json)? {
                 continue;
@@ -57,6 +57,8 @@ impl Syncs {
             }
             let room = response.rooms.join.entry(room_id.clone()).or_default();
             if *count == 1 {
+                let Some(unread) = following.unread(message.room_sn) else { return Ok(None) };
+                unread::show(wish, room, &unread)?;
                 if wish.state_after {
                     room.state = State::After(StateEvents::new());
                 }
