@@ -36,6 +36,8 @@ use crate::{
         rooms::Rooms,
         sessions::Sessions,
         shape::Shapes,
+        spaces::Spaces,
+        tags::RoomTags,
         timeline::Timelines,
         typing::Typing,
     },
@@ -274,6 +276,8 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
         timelines,
         typing,
         presence,
+        spaces: Arc::new(Spaces::new(Arc::clone(&storage))),
+        tags: Arc::new(RoomTags::new(Arc::clone(&storage))),
         syncs,
         ready: vec![
             Arc::new(Database(Arc::clone(&storage))),

@@ -21,7 +21,7 @@ use crate::{
     service::{
         account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, presence::Presence,
         profiles::Profiles, push_rules::PushRules, rate_limit::RateLimits, receipts::Receipts, rooms::Rooms,
-        session::Authenticator, timeline::Timelines, typing::Typing,
+        session::Authenticator, spaces::Spaces, tags::RoomTags, timeline::Timelines, typing::Typing,
     },
     shutdown::Shutdown,
     sync::Syncs,
@@ -54,6 +54,8 @@ pub struct Services {
     pub receipts: Arc<Receipts>,
     pub typing: Arc<Typing>,
     pub presence: Arc<Presence>,
+    pub spaces: Arc<Spaces>,
+    pub tags: Arc<RoomTags>,
     pub syncs: Arc<Syncs>,
     /// What has to be in order before this process should be sent requests.
     pub ready: Vec<Arc<dyn health::Ready>>,

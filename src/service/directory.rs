@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hearth_core::{Error, Kind, Result, limits::MAX_PAGE};
-use hearth_storage::{Membership, RoomView, Storage, directory::ListedRoom};
+use hearth_storage::{Direction, Membership, RoomView, Storage, directory::ListedRoom};
 use ruma::{
     OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, UserId,
     directory::{PublicRoomsChunk, PublicRoomsChunkInit, RoomTypeFilter},
@@ -42,6 +42,7 @@ pub struct ListWish {
 pub struct List {
     pub rooms: Vec<PublicRoomsChunk>,
     pub next: Option<String>,
+    pub before: Option<String>,
     pub total: i64,
 }
 
@@ -149,17 +150,17 @@ impl Directory {
     pub async fn list(&self, wish: ListWish) -> Result<List> {
         let limit = usize::try_from(wish.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE)).unwrap_or(1);
         let search = wish.search.filter(|s| !s.is_empty()).map(|s| s.to_lowercase());
-        let mut at = match &wish.since {
+        let (mut at, direction) = match &wish.since {
             Some(token) => place(token).ok_or_else(|| Error::invalid_param("There is no such page"))?,
-            None => (i64::MAX, i64::MAX),
+            None => ((i64::MAX, i64::MAX), Direction::Forward),
         };
-        let (mut rooms, mut looked_at, mut next) = (Vec::new(), 0, None);
+        let (mut rooms, mut keys, mut looked_at, mut goes_on) = (Vec::new(), Vec::new(), 0, false);
         'pages: loop {
-            let page = self.storage.published_rooms(at, BATCH).await?;
+            let page = self.storage.published_rooms(at, direction, BATCH).await?;
             let last_page = page.len() < usize::try_from(BATCH).unwrap_or(usize::MAX);
             for room in &page {
                 if rooms.len() == limit || looked_at == MOST_LOOKED_AT {
-                    next = Some(format!("{}_{}", at.0, at.1));
+                    goes_on = true;
                     break 'pages;
                 }
                 at = (room.joined, room.room_sn);
@@ -167,20 +168,43 @@ impl Directory {
                 let shown = show(room)?;
                 if search.as_deref().is_none_or(|search| mentions(&shown, search)) && fits(&shown, &wish.types) {
                     rooms.push(shown);
+                    keys.push(at);
                 }
             }
             if last_page {
                 break;
             }
         }
-        Ok(List { rooms, next, total: self.storage.published_rooms_count().await? })
+        let further = goes_on.then(|| token(at, direction));
+        // Where there is a page before this one, it ends at the first room of this.
+        let opposite = if direction == Direction::Forward { Direction::Back } else { Direction::Forward };
+        let came_from = wish.since.and(keys.first()).map(|first| token(*first, opposite));
+        let total = self.storage.published_rooms_count().await?;
+        Ok(match direction {
+            Direction::Forward => List { rooms, next: further, before: came_from, total },
+            Direction::Back => {
+                rooms.reverse();
+                List { rooms, next: came_from, before: further, total }
+            }
+        })
     }
 }
 
-/// A place in the list.
-fn place(token: &str) -> Option<(i64, i64)> {
-    let (joined, room_sn) = token.split_once('_')?;
-    Some((joined.parse().ok()?, room_sn.parse().ok()?))
+/// A place in the list, and which way a page goes from there.
+fn token((joined, room_sn): (i64, i64), direction: Direction) -> String {
+    let way = if direction == Direction::Forward { 'f' } else { 'b' };
+    format!("{way}_{joined}_{room_sn}")
+}
+
+fn place(token: &str) -> Option<((i64, i64), Direction)> {
+    let mut parts = token.split('_');
+    let direction = match parts.next()? {
+        "f" => Direction::Forward,
+        "b" => Direction::Back,
+        _ => return None,
+    };
+    let at = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    parts.next().is_none().then_some((at, direction))
 }
 
 fn mentions(room: &PublicRoomsChunk, search: &str) -> bool {
@@ -196,7 +220,7 @@ fn fits(room: &PublicRoomsChunk, types: &[RoomTypeFilter]) -> bool {
 }
 
 /// What the list shows of a room.
-fn show(room: &ListedRoom) -> Result<PublicRoomsChunk> {
+pub(super) fn show(room: &ListedRoom) -> Result<PublicRoomsChunk> {
     #[derive(Deserialize)]
     struct Event {
         content: serde_json::Map<String, Value>,

@@ -21,6 +21,8 @@ pub mod session;
 pub mod sessions;
 pub mod shape;
 pub mod shared_secret;
+pub mod spaces;
+pub mod tags;
 pub mod timeline;
 pub mod typing;
 mod uia;

@@ -13,7 +13,7 @@ use hearth_storage::{
     ContextQuery, Direction, Membership, PageQuery, RoomRow, RoomView, StateOf, Storage, StoredEvent, VisibilityLog,
     membership_at,
 };
-use ruma::{EventId, RoomId, api::client::filter::RoomEventFilter, serde::Raw};
+use ruma::{EventId, OwnedEventId, RoomId, api::client::filter::RoomEventFilter, serde::Raw};
 
 use super::shape::{Beside, Reader, Room, Shapes, redaction_of};
 
@@ -140,6 +140,39 @@ impl Timelines {
             chunk: self.events(&room, reader, &page.events, beside)?,
             state: self.states(&room, reader, &page.members)?,
         })
+    }
+
+    /// The event of the timeline that is nearest to a moment, looking one way from it; and when it was sent.
+    pub async fn event_near(
+        &self,
+        reader: Reader<'_>,
+        room_id: &RoomId,
+        ts: i64,
+        direction: Direction,
+    ) -> Result<(OwnedEventId, i64)> {
+        #[derive(serde::Deserialize)]
+        struct Sent {
+            origin_server_ts: i64,
+        }
+        let (row, _) = self.open(reader, room_id).await?;
+        let query = PageQuery {
+            room_sn: row.room_sn,
+            room_id: room_id.to_owned(),
+            user_id: reader.user.to_string(),
+            from: self.storage.place_of_time(row.room_sn, ts, direction).await?,
+            to: None,
+            direction,
+            // Clocks may have been set back: the very first need not be it.
+            limit: 20,
+            filter: RoomEventFilter::default(),
+        };
+        for event in self.storage.page(query).await?.events {
+            let Sent { origin_server_ts: sent } = serde_json::from_str(&event.json).map_err(Error::internal)?;
+            if if direction == Direction::Forward { sent >= ts } else { sent <= ts } {
+                return Ok((event.event_id.try_into().map_err(Error::internal)?, sent));
+            }
+        }
+        Err(Error::not_found("There is no event there that you may see"))
     }
 
     /// An event that the reader may see, and what lies around it.

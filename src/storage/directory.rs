@@ -2,7 +2,8 @@
 
 use crate::{
     Result, Sql,
-    tx::{Answer, Engine, Op, Query, Reads, Tx, args, statements},
+    timeline::Direction,
+    tx::{Answer, Engine, Op, Query, Reads, Row, Tx, args, statements},
 };
 
 statements! {
@@ -15,14 +16,20 @@ statements! {
     UNPUBLISH = "DELETE FROM published_rooms WHERE room_sn = $1";
     IS_PUBLISHED = "SELECT p.room_sn FROM rooms r LEFT JOIN published_rooms p ON p.room_sn = r.room_sn WHERE r.room_id = $1";
     COUNT = "SELECT COUNT(*) FROM published_rooms";
-    PUBLISHED = "SELECT r.room_sn, r.room_id, r.joined FROM published_rooms p JOIN rooms r ON r.room_sn = p.room_sn
+    PUBLISHED = "SELECT r.room_sn, r.room_id, r.joined, r.version FROM published_rooms p JOIN rooms r ON r.room_sn = p.room_sn
         WHERE (r.joined, r.room_sn) < ($1, $2) ORDER BY r.joined DESC, r.room_sn DESC LIMIT $3";
+    PUBLISHED_BACK = "SELECT r.room_sn, r.room_id, r.joined, r.version FROM published_rooms p
+        JOIN rooms r ON r.room_sn = p.room_sn
+        WHERE (r.joined, r.room_sn) > ($1, $2) ORDER BY r.joined, r.room_sn LIMIT $3";
+    SHOWN = "SELECT room_sn, room_id, joined, version FROM rooms WHERE room_id = ANY($1)";
+    CHILDREN = "SELECT c.room_sn, e.json FROM current_state c JOIN events e ON e.sn = c.event_sn
+        WHERE c.room_sn = ANY($1) AND c.type = 'm.space.child' ORDER BY c.event_sn LIMIT $2";
     SHOWN_STATE = "SELECT c.room_sn, c.type, e.json FROM current_state c JOIN events e ON e.sn = c.event_sn
         WHERE c.room_sn = ANY($1) AND c.state_key = '' AND c.type = ANY($2)";
 }
 
 /// What strangers see of a room.
-const SHOWN_TYPES: [&str; 8] = [
+const SHOWN_TYPES: [&str; 9] = [
     "m.room.create",
     "m.room.name",
     "m.room.avatar",
@@ -31,7 +38,11 @@ const SHOWN_TYPES: [&str; 8] = [
     "m.room.canonical_alias",
     "m.room.history_visibility",
     "m.room.guest_access",
+    "m.room.encryption",
 ];
+
+/// Links of spaces that are read at once.
+const MOST_LINKS: i64 = 10_000;
 
 /// A name of a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +58,7 @@ pub struct ListedRoom {
     pub room_sn: i64,
     pub room_id: String,
     pub joined: i64,
+    pub version: String,
     /// The events of its state that strangers may see, by type, as JSON.
     pub state: Vec<(String, String)>,
 }
@@ -63,8 +75,12 @@ pub trait Directory: Send + Sync {
     /// None: no such room.
     fn is_published(&self, room_id: &str) -> Answer<'_, Option<bool>>;
     fn published_rooms_count(&self) -> Answer<'_, i64>;
-    /// Published rooms, the largest first, behind the one with so many members and this number.
-    fn published_rooms(&self, after: (i64, i64), limit: i64) -> Answer<'_, Vec<ListedRoom>>;
+    /// Published rooms, the largest first, behind the one with so many members and this number; or back from it.
+    fn published_rooms(&self, from: (i64, i64), direction: Direction, limit: i64) -> Answer<'_, Vec<ListedRoom>>;
+    /// These rooms, by id, as the directory would show them; in no order.
+    fn rooms_shown(&self, room_ids: Vec<String>) -> Answer<'_, Vec<ListedRoom>>;
+    /// The links from spaces to their rooms: the space, and the event as JSON.
+    fn space_children(&self, room_sns: Vec<i64>) -> Answer<'_, Vec<(i64, String)>>;
 }
 
 impl<E: Engine> Directory for Sql<E> {
@@ -96,8 +112,16 @@ impl<E: Engine> Directory for Sql<E> {
         self.0.read(Count)
     }
 
-    fn published_rooms(&self, after: (i64, i64), limit: i64) -> Answer<'_, Vec<ListedRoom>> {
-        self.0.read(Published { after, limit })
+    fn published_rooms(&self, from: (i64, i64), direction: Direction, limit: i64) -> Answer<'_, Vec<ListedRoom>> {
+        self.0.read(Published { from, direction, limit })
+    }
+
+    fn rooms_shown(&self, room_ids: Vec<String>) -> Answer<'_, Vec<ListedRoom>> {
+        self.0.read(Shown { room_ids })
+    }
+
+    fn space_children(&self, room_sns: Vec<i64>) -> Answer<'_, Vec<(i64, String)>> {
+        self.0.read(Children { room_sns })
     }
 }
 
@@ -227,7 +251,8 @@ impl Query for Count {
 }
 
 struct Published {
-    after: (i64, i64),
+    from: (i64, i64),
+    direction: Direction,
     limit: i64,
 }
 
@@ -236,21 +261,59 @@ impl Query for Published {
     type Out = Vec<ListedRoom>;
 
     async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
-        let mut rooms = Vec::new();
-        for mut row in tx.query(PUBLISHED, args![self.after.0, self.after.1, self.limit]).await? {
-            let (room_sn, room_id, joined) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            rooms.push(ListedRoom { room_sn, room_id, joined, state: Vec::new() });
-        }
-        let sns: Vec<i64> = rooms.iter().map(|room| room.room_sn).collect();
-        let types: Vec<String> = SHOWN_TYPES.map(str::to_owned).to_vec();
-        let mut state = std::collections::HashMap::<i64, Vec<(String, String)>>::new();
-        for mut row in tx.query(SHOWN_STATE, args![sns, types]).await? {
-            state.entry(row.get(0)?).or_default().push((row.get(1)?, row.get(2)?));
-        }
-        for room in &mut rooms {
-            room.state = state.remove(&room.room_sn).unwrap_or_default();
-        }
-        Ok(rooms)
+        let stmt = match self.direction {
+            Direction::Forward => PUBLISHED,
+            Direction::Back => PUBLISHED_BACK,
+        };
+        let rows = tx.query(stmt, args![self.from.0, self.from.1, self.limit]).await?;
+        with_state(tx, rows).await
+    }
+}
+
+struct Shown {
+    room_ids: Vec<String>,
+}
+
+impl Query for Shown {
+    const NAME: &'static str = "rooms_shown";
+    type Out = Vec<ListedRoom>;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        let rows = tx.query(SHOWN, args![self.room_ids.clone()]).await?;
+        with_state(tx, rows).await
+    }
+}
+
+/// Rooms, with what strangers may know of them.
+async fn with_state<R: Reads>(tx: &mut R, rows: Vec<Row>) -> Result<Vec<ListedRoom>> {
+    let mut rooms = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        let (room_sn, room_id, joined, version) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+        rooms.push(ListedRoom { room_sn, room_id, joined, version, state: Vec::new() });
+    }
+    let sns: Vec<i64> = rooms.iter().map(|room| room.room_sn).collect();
+    let types: Vec<String> = SHOWN_TYPES.map(str::to_owned).to_vec();
+    let mut state = std::collections::HashMap::<i64, Vec<(String, String)>>::new();
+    for mut row in tx.query(SHOWN_STATE, args![sns, types]).await? {
+        state.entry(row.get(0)?).or_default().push((row.get(1)?, row.get(2)?));
+    }
+    for room in &mut rooms {
+        room.state = state.remove(&room.room_sn).unwrap_or_default();
+    }
+    Ok(rooms)
+}
+
+struct Children {
+    room_sns: Vec<i64>,
+}
+
+impl Query for Children {
+    const NAME: &'static str = "space_children";
+    type Out = Vec<(i64, String)>;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        let rows = tx.query(CHILDREN, args![self.room_sns.clone(), MOST_LINKS]).await?;
+        rows.into_iter().map(|mut row| Ok((row.get(0)?, row.get(1)?))).collect()
     }
 }
 
@@ -312,10 +375,13 @@ mod tests {
                 store.publish_room(sn, true).await.unwrap();
             }
             assert_eq!(store.is_published("!a:x").await.unwrap(), Some(true));
-            let page = store.published_rooms((i64::MAX, i64::MAX), 2).await.unwrap();
+            let page = store.published_rooms((i64::MAX, i64::MAX), Direction::Forward, 2).await.unwrap();
             assert_eq!(page.iter().map(|r| r.room_sn).collect::<Vec<_>>(), [8, 9]);
-            let page = store.published_rooms((3, 9), 2).await.unwrap();
+            let page = store.published_rooms((3, 9), Direction::Forward, 2).await.unwrap();
             assert_eq!(page.iter().map(|r| r.room_sn).collect::<Vec<_>>(), [7]);
+            let page = store.published_rooms((3, 7), Direction::Back, 1).await.unwrap();
+            assert_eq!(page.iter().map(|r| r.room_sn).collect::<Vec<_>>(), [9]);
+            assert_eq!(store.rooms_shown(vec!["!c:x".into(), "!z:x".into()]).await.unwrap().len(), 1);
             store.publish_room(8, false).await.unwrap();
             assert_eq!(store.published_rooms_count().await.unwrap(), 2);
         });

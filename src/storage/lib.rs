@@ -150,6 +150,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (sync_page::summaries::ALL, sync_page::summaries::ALL_BULK),
         (sync_page::timelines::ALL, sync_page::timelines::ALL_BULK),
         (timeline::ALL, timeline::ALL_BULK),
+        (timeline::by_time::ALL, timeline::by_time::ALL_BULK),
         (timeline::paging::ALL, timeline::paging::ALL_BULK),
         (transactions::ALL, transactions::ALL_BULK),
         (unread::ALL, unread::ALL_BULK),

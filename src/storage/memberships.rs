@@ -12,6 +12,8 @@ statements! {
         WHERE room_sn = $1 AND membership = 'join' AND user_id LIKE $2 ORDER BY user_id LIMIT $3";
     BANS = "SELECT m.user_id, e.json FROM memberships m JOIN events e ON e.sn = m.event_sn
         WHERE m.room_sn = $1 AND m.membership = 'ban' AND m.user_id > $2 ORDER BY m.user_id LIMIT $3";
+    OF_USER = "SELECT r.room_id, m.membership FROM memberships m JOIN rooms r ON r.room_sn = m.room_sn
+        WHERE m.user_id = $1 AND m.membership <> 'leave'";
     SMALL_ROOMS_OF = "SELECT DISTINCT m.room_sn FROM memberships m JOIN rooms r ON r.room_sn = m.room_sn
         WHERE m.user_id = ANY($1) AND m.membership = 'join' AND r.joined <= $2";
     WHO_SHARES = "SELECT DISTINCT b.user_id FROM memberships a JOIN rooms r ON r.room_sn = a.room_sn
@@ -27,6 +29,8 @@ pub trait Memberships: Send + Sync {
     fn members_of_server(&self, room_sn: i64, server_name: &str, limit: i64) -> Answer<'_, Vec<String>>;
     /// Who is banned from the room, with the event that says so as JSON: a page, of those behind a user in their order.
     fn bans(&self, room_sn: i64, after: &str, limit: i64) -> Answer<'_, Vec<(String, String)>>;
+    /// The rooms that the user has not left, by id, with what they are to each.
+    fn memberships_of(&self, user_id: &str) -> Answer<'_, Vec<(String, String)>>;
     /// The rooms of at most so many members that any of the users is in.
     fn small_rooms_of(&self, users: Vec<String>, most_members: i64) -> Answer<'_, Vec<i64>>;
     /// Those among `users` who share a room of at most so many members with this one.
@@ -45,6 +49,10 @@ impl<E: Engine> Memberships for Sql<E> {
 
     fn bans(&self, room_sn: i64, after: &str, limit: i64) -> Answer<'_, Vec<(String, String)>> {
         self.0.read(Bans { room_sn, after: after.to_owned(), limit })
+    }
+
+    fn memberships_of(&self, user_id: &str) -> Answer<'_, Vec<(String, String)>> {
+        self.0.read(OfUser { user_id: user_id.to_owned() })
     }
 
     fn small_rooms_of(&self, users: Vec<String>, most_members: i64) -> Answer<'_, Vec<i64>> {
@@ -95,6 +103,19 @@ impl Query for Bans {
     type Out = Vec<(String, String)>;
     async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
         let rows = tx.query(BANS, args![self.room_sn, &self.after, self.limit]).await?;
+        rows.into_iter().map(|mut row| Ok((row.get(0)?, row.get(1)?))).collect()
+    }
+}
+
+struct OfUser {
+    user_id: String,
+}
+
+impl Query for OfUser {
+    const NAME: &'static str = "memberships_of";
+    type Out = Vec<(String, String)>;
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        let rows = tx.query(OF_USER, args![&self.user_id]).await?;
         rows.into_iter().map(|mut row| Ok((row.get(0)?, row.get(1)?))).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! Reading a room: its timeline by pages, its state now and at a position, who is in it.
 
+pub(crate) mod by_time;
 pub(crate) mod paging;
 
 use std::{borrow::Cow, collections::HashMap};
@@ -104,6 +105,9 @@ pub trait Timeline: Send + Sync {
     fn page(&self, query: PageQuery) -> Answer<'_, Page>;
     /// An event and its surroundings; `None` if there is none that the user may see.
     fn context(&self, query: ContextQuery) -> Answer<'_, Option<Context>>;
+    /// Where a room's timeline passes a moment: the first event from then on lies behind (forward), or the last one until
+    /// then lies before (back).
+    fn place_of_time(&self, room_sn: i64, ts: i64, direction: Direction) -> Answer<'_, (i64, i64)>;
     /// What decides what the user may see of the room.
     fn visibility_log(&self, room_sn: i64, user_id: &str) -> Answer<'_, VisibilityLog>;
     /// One event with what decides whether the user may see it; `None` also if they ignore who sent it.
@@ -118,6 +122,10 @@ pub trait Timeline: Send + Sync {
 impl<E: Engine> Timeline for Sql<E> {
     fn room_view(&self, room_id: &str, user_id: &str) -> Answer<'_, Option<RoomView>> {
         self.0.read(View { room_id: room_id.to_owned(), user_id: user_id.to_owned() })
+    }
+
+    fn place_of_time(&self, room_sn: i64, ts: i64, direction: Direction) -> Answer<'_, (i64, i64)> {
+        self.0.read(by_time::ByTime { room_sn, ts, direction })
     }
 
     fn page(&self, query: PageQuery) -> Answer<'_, Page> {

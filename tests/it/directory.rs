@@ -88,6 +88,20 @@ each_backend! {
         let next = page["next_batch"].as_str().unwrap();
         let page = server.get(&format!("/_matrix/client/v3/publicRooms?limit=2&since={next}")).await.ok();
         assert_eq!((listed(&page), page.get("/next_batch")), (vec![&*small], None));
+        // And back again, a page at a time.
+        let before = page["prev_batch"].as_str().unwrap();
+        let back = server.get(&format!("/_matrix/client/v3/publicRooms?limit=1&since={before}")).await.ok();
+        assert_eq!(listed(&back), [&*space]);
+        let next = back["next_batch"].as_str().unwrap();
+        let again = server.get(&format!("/_matrix/client/v3/publicRooms?since={next}")).await.ok();
+        assert_eq!(listed(&again), [&*small]);
+        let before = back["prev_batch"].as_str().unwrap();
+        let back = server.get(&format!("/_matrix/client/v3/publicRooms?limit=5&since={before}")).await.ok();
+        assert_eq!((listed(&back), back.get("prev_batch")), (vec![&*large], None));
+        for odd in ["f", "f_1", "x_1_1", "b_1_1_1", "f_a_1"] {
+            let page = server.get(&format!("/_matrix/client/v3/publicRooms?since={odd}")).await;
+            page.refused(400, "M_INVALID_PARAM");
+        }
         let room = &page["chunk"][0];
         assert_eq!((&room["name"], &room["canonical_alias"]), (&json!("Small talk"), &json!("#small:test.example")));
         assert_eq!((&room["num_joined_members"], &room["world_readable"]), (&json!(1), &json!(false)));

@@ -408,3 +408,114 @@ each_backend! {
         server.stop().await;
     }
 }
+
+each_backend! {
+    async fn a_moment_is_found_in_a_room(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let room = alice.creates(json!({ "preset": "private_chat" })).await;
+        let start = 1_700_000_000_000i64;
+        let mut said = Vec::new();
+        for n in 1..=5 {
+            server.clock.advance(1_000);
+            said.push((start + n * 1_000, alice.says(&room, &n.to_string()).await));
+            // Others talk elsewhere.
+            bob.opens_a_room().await;
+        }
+        let near = async |who: &Person, ts: i64, dir: &str| {
+            let path = format!("/_matrix/client/v1/rooms/{}/timestamp_to_event?ts={ts}&dir={dir}", escaped(&room));
+            server.send(server.request(Method::GET, &path).bearer_auth(&who.token)).await
+        };
+        for (n, (ts, event)) in said.iter().enumerate() {
+            for (asked, dir, found) in [
+                (*ts, "f", Some(n)),
+                (*ts, "b", Some(n)),
+                (ts + 1, "b", Some(n)),
+                (ts - 1, "f", Some(n)),
+                (ts + 1, "f", (n < 4).then_some(n + 1)),
+            ] {
+                let reply = near(&alice, asked, dir).await;
+                match found {
+                    Some(n) => {
+                        let found = json!({ "event_id": said[n].1, "origin_server_ts": said[n].0 });
+                        assert_eq!(reply.ok(), found, "{asked} {dir} near {event}");
+                    }
+                    None => drop(reply.refused(404, "M_NOT_FOUND")),
+                }
+            }
+        }
+        near(&alice, start - 1, "b").await.refused(404, "M_NOT_FOUND");
+        near(&bob, start, "f").await.refused(403, "M_FORBIDDEN");
+        near(&alice, start, "x").await.refused(400, "M_INVALID_PARAM");
+        // Only what one may see is found.
+        alice.sets(&room, "m.room.history_visibility", "", json!({ "history_visibility": "joined" })).await.ok();
+        alice.invites(&room, &bob).await;
+        server.clock.advance(1_000);
+        alice.says(&room, "among us").await;
+        server.clock.advance(1_000);
+        bob.joins(&room).await;
+        let found = near(&bob, start + 5_500, "f").await.ok()["event_id"].as_str().unwrap().to_owned();
+        let event = bob.event(&room, &found).await.ok();
+        assert_eq!((&event["type"], &event["state_key"]), (&json!("m.room.member"), &json!(bob.id)), "{event}");
+        server.stop().await;
+    }
+
+    async fn rooms_are_tagged(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let room = alice.opens_a_room().await;
+        let tags = format!("/user/{}/rooms/{}/tags", escaped(&alice.id), escaped(&room));
+        assert_eq!(alice.get(&tags).await.ok(), json!({ "tags": {} }));
+        alice.syncs().await;
+        alice.put(&format!("{tags}/m.favourite"), json!({ "order": 0.25 })).await.ok();
+        alice.put(&format!("{tags}/u.Work"), json!({})).await.ok();
+        let both = json!({ "tags": { "m.favourite": { "order": 0.25 }, "u.Work": {} } });
+        assert_eq!(alice.get(&tags).await.ok(), both);
+        let page = alice.syncs().await;
+        let event = of_type(&joined(&page, &room)["account_data"]["events"], "m.tag").unwrap();
+        assert_eq!(event["content"], both);
+        alice.send(Method::DELETE, &format!("{tags}/u.Work"), None).await.ok();
+        alice.send(Method::DELETE, &format!("{tags}/u.Work"), None).await.ok();
+        let page = alice.syncs().await;
+        let event = of_type(&joined(&page, &room)["account_data"]["events"], "m.tag").unwrap();
+        assert_eq!(event["content"], json!({ "tags": { "m.favourite": { "order": 0.25 } } }));
+
+        bob.get(&tags).await.refused(403, "M_FORBIDDEN");
+        bob.put(&format!("{tags}/u.x"), json!({})).await.refused(403, "M_FORBIDDEN");
+        bob.send(Method::DELETE, &format!("{tags}/m.favourite"), None).await.refused(403, "M_FORBIDDEN");
+        alice.put(&format!("{tags}/u.{}", "x".repeat(254)), json!({})).await.refused(400, "M_INVALID_PARAM");
+        alice.put(&format!("{tags}/u.x"), json!({ "order": [] })).await.refused(400, "M_BAD_JSON");
+        let nowhere = format!("/user/{}/rooms/!nowhere:x/tags/u.x", escaped(&alice.id));
+        alice.put(&nowhere, json!({})).await.refused(404, "M_NOT_FOUND");
+        for n in 0..99 {
+            alice.put(&format!("{tags}/u.{n}"), json!({})).await.ok();
+        }
+        alice.put(&format!("{tags}/u.toomany"), json!({})).await.refused(400, "M_INVALID_PARAM");
+        server.stop().await;
+    }
+
+    async fn a_new_name_reaches_very_many_rooms(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let mut rooms = Vec::new();
+        for _ in 0..60 {
+            let room = alice.creates(json!({ "preset": "trusted_private_chat", "room_version": "11" })).await;
+            alice.invites(&room, &bob).await;
+            rooms.push(room);
+        }
+        // Somebody is with her in one of them, and one she leaves.
+        bob.joins(&rooms[7]).await;
+        bob.syncs().await;
+        alice.leaves(&rooms[11]).await;
+        alice.put(&format!("/profile/{}/displayname", alice.id), json!({ "displayname": "Alice" })).await.ok();
+        for (n, room) in rooms.iter().enumerate().filter(|(n, _)| *n != 11) {
+            let name = async || alice.reads(room, "joined_members").await.ok()["joined"][&alice.id]["display_name"].clone();
+            while name().await != "Alice" {
+                alice.get("/account/whoami").await.ok();
+            }
+            assert_eq!(alice.reads(room, "members?membership=join").await.ok()["chunk"].as_array().unwrap().len(), 1 + usize::from(n == 7));
+        }
+        assert_eq!(membership(&bob, &rooms[7], &alice).await, "join");
+        server.stop().await;
+    }
+}

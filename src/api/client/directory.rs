@@ -90,9 +90,10 @@ fn must_be_ours(api: &Api, server: Option<&ServerName>) -> Result<()> {
 async fn list(api: Api, req: Public<get_public_rooms::v3::Request>) -> Result<get_public_rooms::v3::Response> {
     must_be_ours(&api, req.body.server.as_deref())?;
     let wish = ListWish { limit: req.body.limit.map(u64::from), since: req.body.since, ..ListWish::default() };
-    let List { rooms, next, total } = api.directory.list(wish).await?;
+    let List { rooms, next, before, total } = api.directory.list(wish).await?;
     let mut response = get_public_rooms::v3::Response::new(rooms);
     response.next_batch = next;
+    response.prev_batch = before;
     response.total_room_count_estimate = UInt::try_from(total).ok();
     Ok(response)
 }
@@ -112,10 +113,11 @@ async fn search(
         search: body.filter.generic_search_term,
         types: body.filter.room_types,
     };
-    let List { rooms, next, total } = api.directory.list(wish).await?;
+    let List { rooms, next, before, total } = api.directory.list(wish).await?;
     let mut response = get_public_rooms_filtered::v3::Response::new();
     response.chunk = rooms;
     response.next_batch = next;
+    response.prev_batch = before;
     response.total_room_count_estimate = UInt::try_from(total).ok();
     Ok(response)
 }

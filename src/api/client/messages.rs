@@ -3,13 +3,14 @@
 use hearth_core::{Error, Result, ids};
 use hearth_storage::Direction;
 use ruma::{
+    MilliSecondsSinceUnixEpoch, UInt,
     api::{
         Direction as Dir,
         client::{
             context::get_context,
             message::{get_message_events, send_message_event},
             redact::redact_event,
-            room::get_room_event,
+            room::{get_event_by_timestamp, get_room_event},
             state::{get_state_event_for_key, get_state_events, send_state_event},
         },
     },
@@ -37,6 +38,7 @@ pub(super) fn routes(r: Routes) -> Routes {
         .client(state)
         .client(state_key)
         .client(event)
+        .client(near)
         .client(messages)
         .client(context)
 }
@@ -114,6 +116,21 @@ async fn state_key(
 async fn event(api: Api, req: Client<get_room_event::v3::Request>) -> Result<get_room_event::v3::Response> {
     let event = api.timelines.event(reader(&req.auth), &req.body.room_id, &req.body.event_id).await?;
     Ok(get_room_event::v3::Response::new(event))
+}
+
+async fn near(
+    api: Api,
+    req: Client<get_event_by_timestamp::v1::Request>,
+) -> Result<get_event_by_timestamp::v1::Response> {
+    let body = req.body;
+    let direction = match body.dir {
+        Dir::Backward => Direction::Back,
+        Dir::Forward => Direction::Forward,
+    };
+    let reader = reader(&req.auth);
+    let (event_id, sent) = api.timelines.event_near(reader, &body.room_id, i64::from(body.ts.get()), direction).await?;
+    let sent = MilliSecondsSinceUnixEpoch(UInt::try_from(sent).unwrap_or_default());
+    Ok(get_event_by_timestamp::v1::Response::new(event_id, sent))
 }
 
 async fn messages(api: Api, req: Client<Messages>) -> Result<get_message_events::v3::Response> {

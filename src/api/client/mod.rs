@@ -19,7 +19,9 @@ mod profile;
 mod push_rules;
 mod rooms;
 mod shared_secret;
+mod spaces;
 mod sync;
+mod tags;
 mod user_directory;
 mod versions;
 mod well_known;
@@ -34,6 +36,8 @@ pub fn routes(r: Routes) -> Routes {
     let r = devices::routes(r);
     let r = profile::routes(r);
     let r = presence::routes(r);
+    let r = spaces::routes(r);
+    let r = tags::routes(r);
     let r = user_directory::routes(r);
     let r = filters::routes(r);
     let r = account_data::routes(r);

@@ -141,7 +141,7 @@ async fn join(
 }
 
 /// The room that an id or an alias names.
-async fn resolve(api: &Api, name: &RoomOrAliasId) -> Result<OwnedRoomId> {
+pub(super) async fn resolve(api: &Api, name: &RoomOrAliasId) -> Result<OwnedRoomId> {
     match OwnedRoomId::try_from(name.to_owned()) {
         Ok(id) => Ok(id),
         Err(alias) => api.rooms.by_alias(&alias).await,

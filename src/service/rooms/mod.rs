@@ -23,6 +23,7 @@ use ruma::{OwnedRoomId, RoomVersionId, UserId};
 
 pub use create::{CreateRoom, Preset};
 pub use membership::{Join, Target};
+pub use restricted::allowed_rooms;
 pub use send::Message;
 pub use upgrade::Upgrade;
 pub use write::{Head, Part, Txn};

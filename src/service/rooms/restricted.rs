@@ -24,7 +24,7 @@ use super::{
 const MOST_ASKED: usize = 100;
 
 /// Which rooms' members may join, by the content of `m.room.join_rules`; `None` where that is no question here.
-fn allowed_rooms(content: &str, version: &RoomVersion) -> Option<Vec<String>> {
+pub fn allowed_rooms(content: &str, version: &RoomVersion) -> Option<Vec<String>> {
     #[derive(Deserialize)]
     struct Content {
         join_rule: String,
