@@ -11,7 +11,7 @@ mod subnet;
 
 use std::{net::IpAddr, num::NonZeroU32, path::PathBuf};
 
-use ruma::{OwnedServerName, RoomVersionId};
+use ruma::{OwnedServerName, OwnedUserId, RoomVersionId, api::client::discovery::discover_support::ContactRole};
 use serde::Deserialize;
 
 pub use load::{CREATABLE, Finding, Loaded, Sources, Weight};
@@ -46,11 +46,15 @@ pub struct Server {
 }
 
 /// The table `well_known`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct WellKnown {
     pub client: Option<String>,
     pub server: Option<OwnedServerName>,
+    pub support_page: Option<String>,
+    pub support_email: Option<String>,
+    pub support_mxid: Option<OwnedUserId>,
+    pub support_role: ContactRole,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -187,6 +191,19 @@ impl Default for Server {
         Self {
             server_name: OwnedServerName::try_from("localhost").expect("a server name"),
             well_known: WellKnown::default(),
+        }
+    }
+}
+
+impl Default for WellKnown {
+    fn default() -> Self {
+        Self {
+            client: None,
+            server: None,
+            support_page: None,
+            support_email: None,
+            support_mxid: None,
+            support_role: ContactRole::Admin,
         }
     }
 }

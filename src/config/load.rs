@@ -285,12 +285,6 @@ impl Reader {
         ] {
             must((1..=86_400).contains(&seconds), &format!("`{key}` is a number of seconds from 1 to 86400"));
         }
-        must(
-            !registration.allow_registration || registration.registration_token.is_some() || registration.is_open(),
-            "`allow_registration` without `registration_token` lets anybody in, and spammers find such servers within days; \
-             set a token, or say that you want it: \
-             `yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse = true`",
-        );
         let mut lifetimes = [Some(sessions.access_token_ttl), sessions.refresh_token_ttl].into_iter().flatten();
         must(
             lifetimes.all(|seconds| seconds > 0),
@@ -312,6 +306,14 @@ impl Reader {
         );
         if let Err(e) = tracing_subscriber::EnvFilter::try_new(&log.log) {
             must(false, &format!("`log`: {e}"));
+        }
+        if registration.allow_registration && registration.registration_token.is_none() && !registration.is_open() {
+            self.find(
+                Weight::Notice,
+                "`allow_registration` without `registration_token`: users register with a token of `hearth admin token \
+                 create` only. To let anybody in, though spammers find such servers within days, say that you want it: \
+                 `yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse = true`",
+            );
         }
         let usual = Registration::default();
         if registration.password_hash_memory_kib < usual.password_hash_memory_kib

@@ -27,5 +27,9 @@ pub const MAX_TRANSACTION_ID_BYTES: usize = 255;
 /// The longest device id that a client may choose.
 pub const MAX_DEVICE_ID_BYTES: usize = 255;
 
+/// The most that one user may keep here as account data: pieces of it, and bytes of all their contents.
+pub const MAX_ACCOUNT_DATA_ENTRIES: u32 = 10_000;
+pub const MAX_ACCOUNT_DATA_BYTES: u32 = 10 << 20;
+
 /// The largest page of events that a client gets, whatever it asks for.
 pub const MAX_PAGE: u64 = 1_000;

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use hearth_core::{Error, Kind, Result};
+use hearth_core::{
+    Error, Kind, Result,
+    limits::{MAX_ACCOUNT_DATA_BYTES, MAX_ACCOUNT_DATA_ENTRIES},
+};
 use hearth_storage::{
     Storage,
-    account_data::{AccountDataChange, AccountDataSet, Scope},
+    account_data::{AccountDataChange, AccountDataSet, Quota, Scope},
 };
 use ruma::{RoomId, UserId};
 use serde_json::value::RawValue;
@@ -66,10 +69,15 @@ impl AccountData {
             kind: kind.to_owned(),
             content: Some(serde_json::Value::Object(content).to_string()),
             expects: None,
+            quota: Some(Quota { entries: MAX_ACCOUNT_DATA_ENTRIES, bytes: MAX_ACCOUNT_DATA_BYTES }),
         };
         match self.storage.set_account_data(change).await? {
             AccountDataSet::Done(_) => Ok(()),
             AccountDataSet::NoRoom => Err(Error::not_found("There is no such room")),
+            AccountDataSet::Full => Err(Error::too_large(format!(
+                "All account data of a user together is at most {MAX_ACCOUNT_DATA_ENTRIES} pieces and \
+                 {MAX_ACCOUNT_DATA_BYTES} bytes"
+            ))),
             AccountDataSet::Stale => Err(Error::internal("account data was set without looking at what was there")),
         }
     }

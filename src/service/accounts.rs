@@ -165,14 +165,6 @@ impl Accounts {
         made.ok_or_else(|| Error::internal("the operator needs no registration token"))
     }
 
-    /// Makes an account with a password that we make up, for an operator at the command line, who is to be shown it.
-    pub async fn create_with_password(&self, localpart: &str, admin: bool) -> Result<(OwnedUserId, String)> {
-        let password = random_string(&*self.rng, 24);
-        let wanted =
-            Registration { username: Some(localpart.to_owned()), password: Some(password.clone()), device: None };
-        Ok((self.create(wanted, admin).await?.user_id, password))
-    }
-
     fn registration_stages(&self) -> Result<&'static [&'static str]> {
         match (self.registration.is_open(), self.empty.load(Ordering::Relaxed)) {
             (true, true) => Ok(&[uia::DUMMY, uia::REGISTRATION_TOKEN]),
@@ -265,7 +257,7 @@ impl Accounts {
     pub async fn deactivate(&self, user_id: &UserId, erase: bool) -> Result<()> {
         let ended = self.storage.deactivate(user_id.as_str(), erase, self.ending()).await?;
         self.sessions.revoked([user_id]);
-        if ended { Ok(()) } else { Err(Error::not_found("There is no such active user")) }
+        if ended { Ok(()) } else { Err(Error::not_found(format!("There is no active user {user_id}"))) }
     }
 
     pub(super) fn ending(&self) -> Ending {

@@ -2,6 +2,7 @@
 
 pub mod account_data;
 pub mod accounts;
+mod administration;
 mod devices;
 pub mod directory;
 pub mod filters;

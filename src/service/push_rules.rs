@@ -130,11 +130,13 @@ impl PushRules {
                 kind: KIND.to_owned(),
                 content: Some(json!(PushRulesEventContent::new(rules)).to_string()),
                 expects: Some(stored),
+                quota: None,
             };
             match self.storage.set_account_data(change).await? {
                 AccountDataSet::Done(_) => return Ok(()),
                 AccountDataSet::Stale => {}
                 AccountDataSet::NoRoom => return Err(Error::internal("the account itself is no room")),
+                AccountDataSet::Full => return Err(Error::internal("push rules have limits of their own")),
             }
         }
         Err(Error::unavailable("The push rules are being changed by somebody else"))

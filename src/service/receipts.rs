@@ -49,6 +49,7 @@ impl Receipts {
                     kind: "m.fully_read".to_owned(),
                     content: Some(json!({ "event_id": event_id }).to_string()),
                     expects: None,
+                    quota: None,
                 };
                 self.storage.set_account_data(change).await?;
                 return Ok(());

@@ -5,8 +5,10 @@
 //!
 //! <https://spec.matrix.org/v1.18/client-server-api/#token-authenticated-registration>
 
+use std::time::Duration;
+
 use hearth_core::{Error, Result, clock::random_string};
-use hearth_storage::accounts::RegistrationToken;
+use hearth_storage::registration_tokens::RegistrationToken;
 use subtle::ConstantTimeEq as _;
 
 use super::accounts::Accounts;
@@ -16,15 +18,20 @@ impl Accounts {
     pub async fn create_registration_token(
         &self,
         token: Option<String>,
-        uses_allowed: Option<i64>,
-        expires_ms: Option<i64>,
+        uses_allowed: Option<u32>,
+        expires_in: Option<Duration>,
         makes_admin: bool,
     ) -> Result<RegistrationToken> {
         let token = token.unwrap_or_else(|| random_string(&*self.rng, 32));
         if !may_be_registration_token(&token) {
             return Err(Error::invalid_param("A token has 1 to 64 of the characters A-Z, a-z, 0-9 and ._~-"));
         }
-        let token = RegistrationToken { token, uses_allowed, uses: 0, expires_ms, makes_admin };
+        let expires_ms = expires_in.map(|life| {
+            let life = i64::try_from(life.as_millis()).unwrap_or(i64::MAX);
+            self.clock.now_ms().saturating_add(life)
+        });
+        let token =
+            RegistrationToken { token, uses_allowed: uses_allowed.map(i64::from), uses: 0, expires_ms, makes_admin };
         if !self.storage.create_registration_token(token.clone(), self.clock.now_ms()).await? {
             return Err(Error::invalid_param("There is such a token already"));
         }

@@ -236,3 +236,22 @@ impl Authenticator for Sessions {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hearth_core::clock::OsRng;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_256_bits_that_nobody_has_seen() {
+        let tokens: Vec<_> = (0..100).flat_map(|_| [new_token(&OsRng), new_refresh_token(&OsRng)]).collect();
+        for (token, hashed) in &tokens {
+            let (_, secret) = token.split_once('_').expect("a kind");
+            assert_eq!(URL_SAFE_NO_PAD.decode(secret).expect("base64").len(), 32);
+            assert_eq!(*hashed, hash(token));
+        }
+        let distinct: std::collections::HashSet<_> = tokens.iter().map(|(token, _)| token).collect();
+        assert_eq!(distinct.len(), tokens.len());
+    }
+}

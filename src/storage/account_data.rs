@@ -15,6 +15,8 @@ statements! {
     GET = "SELECT content FROM account_data WHERE user_id = $1 AND room_sn = $2 AND type = $3";
     SET = "INSERT INTO account_data (user_id, room_sn, type, content, pos) VALUES ($1, $2, $3, $4, $5) \
         ON CONFLICT (user_id, room_sn, type) DO UPDATE SET content = excluded.content, pos = excluded.pos";
+    OTHERS = "SELECT COUNT(*), CAST(COALESCE(SUM(OCTET_LENGTH(content)), 0) AS BIGINT) FROM account_data \
+        WHERE user_id = $1 AND (room_sn <> $2 OR type <> $3)";
 }
 
 /// Where a piece of account data belongs.
@@ -36,6 +38,16 @@ pub struct AccountDataChange {
     pub content: Option<String>,
     /// Only if it is this now (outer None: whatever it is): for changes that were worked out from what was there.
     pub expects: Option<Option<String>>,
+    /// Only if all that the user keeps here stays within this.
+    pub quota: Option<Quota>,
+}
+
+/// How much one user may keep here.
+#[derive(Clone, Copy, Debug)]
+pub struct Quota {
+    pub entries: u32,
+    /// Of all contents together.
+    pub bytes: u32,
 }
 
 /// What became of a change to account data.
@@ -47,6 +59,8 @@ pub enum AccountDataSet {
     NoRoom,
     /// It is not what the change was worked out from.
     Stale,
+    /// The user would keep too much here.
+    Full,
 }
 
 /// What users keep here for themselves.
@@ -111,12 +125,20 @@ impl Op for Set {
     type Out = AccountDataSet;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<AccountDataSet> {
-        let AccountDataChange { user_id, scope, kind, content, expects } = &self.0;
+        let AccountDataChange { user_id, scope, kind, content, expects, quota } = &self.0;
         let Some(room_sn) = number(tx, scope).await? else { return Ok(AccountDataSet::NoRoom) };
         if let Some(expected) = expects
             && get(tx, user_id, room_sn, kind).await? != *expected
         {
             return Ok(AccountDataSet::Stale);
+        }
+        if let (Some(quota), Some(content)) = (quota, content) {
+            let mut others = tx.query_one(OTHERS, args![user_id, room_sn, kind]).await?;
+            let (entries, bytes) = (others.get::<i64>(0)?, others.get::<i64>(1)?);
+            let bytes = bytes.saturating_add(i64::try_from(content.len()).unwrap_or(i64::MAX));
+            if entries >= i64::from(quota.entries) || bytes > i64::from(quota.bytes) {
+                return Ok(AccountDataSet::Full);
+            }
         }
         let pos = tx.next_pos()?;
         tx.execute(SET, args![user_id, room_sn, kind, content.clone(), pos]).await?;
@@ -157,6 +179,7 @@ mod tests {
             kind: kind.to_owned(),
             content: content.map(ToOwned::to_owned),
             expects: None,
+            quota: None,
         }
     }
 
@@ -199,6 +222,23 @@ mod tests {
             set(&store, expecting("2", Some("1"))).await;
             assert_eq!(store.set_account_data(expecting("3", Some("1"))).await.unwrap(), AccountDataSet::Stale);
             assert_eq!(store.account_data("@a:x", &Scope::Global, "k").await.unwrap().as_deref(), Some("2"));
+        });
+    }
+
+    #[test]
+    fn nobody_keeps_more_here_than_they_may() {
+        each_backend(|store| async move {
+            let quota = Some(Quota { entries: 2, bytes: 6 });
+            let set = |kind: &str, content: &str, quota| {
+                store.set_account_data(AccountDataChange { quota, ..change(Scope::Global, kind, Some(content)) })
+            };
+            let done = |outcome: AccountDataSet| matches!(outcome, AccountDataSet::Done(_));
+            assert!(done(set("k1", "\"\u{e9}\"", quota).await.unwrap()));
+            assert!(done(set("k2", "12", quota).await.unwrap()), "four bytes and two");
+            assert_eq!(set("k3", "", quota).await.unwrap(), AccountDataSet::Full);
+            assert_eq!(set("k2", "123", quota).await.unwrap(), AccountDataSet::Full);
+            assert!(done(set("k2", "34", quota).await.unwrap()), "what is replaced doesn't count");
+            assert!(done(set("k3", "123456", None).await.unwrap()), "the server keeps what it must");
         });
     }
 }

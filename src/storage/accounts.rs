@@ -4,31 +4,31 @@ use crate::{
     Sql,
     error::{Error, Result},
     outbox::{self, NewItem},
+    registration_tokens,
     sessions::{self, Ending, NewSession},
-    tx::{Answer, Engine, Op, Query, Reads, Tx, args, statements},
+    tx::{Answer, Engine, Op, Query, Reads, Row, Tx, args, statements},
     user_directory,
 };
 
 statements! {
     USER = "SELECT user_id, password_hash, admin, deactivated, created_ms FROM users WHERE user_id = $1";
-    ANY_USER = "SELECT 1 FROM users LIMIT 1";
+    USERS = "SELECT user_id, password_hash, admin, deactivated, created_ms FROM users WHERE user_id > $1 \
+        ORDER BY user_id LIMIT $2";
     INSERT_USER = "INSERT INTO users (user_id, password_hash, admin, deactivated, created_ms) \
         VALUES ($1, $2, $3, 0, $4) ON CONFLICT (user_id) DO NOTHING";
+    SET_ADMIN = "UPDATE users SET admin = $2 WHERE user_id = $1 AND deactivated = 0";
     SET_PASSWORD = "UPDATE users SET password_hash = $2 WHERE user_id = $1 AND deactivated = 0";
     DEACTIVATE = "UPDATE users SET deactivated = 1, admin = 0, password_hash = NULL \
         WHERE user_id = $1 AND deactivated = 0";
     ERASE_PROFILE = "DELETE FROM profile_fields WHERE user_id = $1";
-    USE_TOKEN = "UPDATE registration_tokens SET uses = uses + 1 WHERE token = $1 \
-        AND (uses_allowed IS NULL OR uses < uses_allowed) AND (expires_ms IS NULL OR expires_ms > $2) \
-        RETURNING makes_admin";
-    TOKEN = "SELECT token, uses_allowed, uses, expires_ms, makes_admin FROM registration_tokens WHERE token = $1";
-    UNUSED_ADMIN_TOKEN = "SELECT token FROM registration_tokens WHERE makes_admin = 1 AND uses = 0 \
-        AND uses_allowed = 1 AND expires_ms IS NULL ORDER BY created_ms LIMIT 1";
-    INSERT_TOKEN = "INSERT INTO registration_tokens (token, uses_allowed, uses, expires_ms, makes_admin, created_ms) \
-        VALUES ($1, $2, 0, $3, $4, $5) ON CONFLICT (token) DO NOTHING";
+    IS_DEACTIVATED = "SELECT 1 FROM users WHERE user_id = $1 AND deactivated = 1";
+    DELETE_ACCOUNT_DATA = "DELETE FROM account_data WHERE user_id = $1 AND pos IN \
+        (SELECT pos FROM account_data WHERE user_id = $1 ORDER BY pos LIMIT $2)";
+    DELETE_FILTERS = "DELETE FROM filters WHERE user_id = $1 AND filter_id IN \
+        (SELECT filter_id FROM filters WHERE user_id = $1 ORDER BY filter_id LIMIT $2)";
 }
 
-/// The outbox queue that makes a deactivated user leave what they were part of.
+/// The outbox queue that makes a deactivated user leave what they were part of, and removes what they left behind.
 pub const DEACTIVATED: &str = "deactivated";
 
 /// An account that is to be made.
@@ -57,26 +57,7 @@ pub enum Registered {
     BadToken,
 }
 
-/// A token that lets somebody register.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RegistrationToken {
-    pub token: String,
-    /// None: as often as they like.
-    pub uses_allowed: Option<i64>,
-    pub uses: i64,
-    pub expires_ms: Option<i64>,
-    /// Whoever registers with it is an administrator.
-    pub makes_admin: bool,
-}
-
-impl RegistrationToken {
-    /// Whether somebody could register with it now.
-    pub fn is_valid(&self, now_ms: i64) -> bool {
-        self.uses_allowed.is_none_or(|allowed| self.uses < allowed) && self.expires_ms.is_none_or(|at| at > now_ms)
-    }
-}
-
-/// Users, and the tokens by which they may come.
+/// Users.
 pub trait Accounts: Send + Sync {
     /// Makes the account with its first session, if it wants one, and uses up the registration token.
     fn register(
@@ -97,12 +78,12 @@ pub trait Accounts: Send + Sync {
     /// Ends the account and all its sessions; a worker makes the user leave the rooms. The name stays taken. False: no
     /// such active user.
     fn deactivate(&self, user_id: &str, erase: bool, ending: Ending) -> Answer<'_, bool>;
-    /// False: there is such a token already.
-    fn create_registration_token(&self, token: RegistrationToken, created_ms: i64) -> Answer<'_, bool>;
-    fn registration_token(&self, token: &str) -> Answer<'_, Option<RegistrationToken>>;
-    /// While there is no user at all: the one-time token that makes the first of them an administrator. `fresh` is
-    /// stored unless an earlier start left one.
-    fn first_admin_token(&self, fresh: &str, created_ms: i64) -> Answer<'_, Option<String>>;
+    /// Removes at most about `limit` rows of what a deactivated user kept here for themselves; how many there were.
+    fn clean_account(&self, user_id: &str, limit: u32) -> Answer<'_, u64>;
+    /// Whether the user is an administrator from now on. False: no such active user.
+    fn set_admin(&self, user_id: &str, admin: bool, at_ms: i64) -> Answer<'_, bool>;
+    /// The users after this one, by their ids.
+    fn users(&self, after: &str, limit: u32) -> Answer<'_, Vec<UserRow>>;
 }
 
 impl<E: Engine> Accounts for Sql<E> {
@@ -138,16 +119,16 @@ impl<E: Engine> Accounts for Sql<E> {
         self.0.write(Deactivate { user_id: user_id.to_owned(), erase, ending })
     }
 
-    fn create_registration_token(&self, token: RegistrationToken, created_ms: i64) -> Answer<'_, bool> {
-        self.0.write(CreateRegistrationToken { token, created_ms })
+    fn clean_account(&self, user_id: &str, limit: u32) -> Answer<'_, u64> {
+        self.0.write(CleanAccount { user_id: user_id.to_owned(), limit })
     }
 
-    fn registration_token(&self, token: &str) -> Answer<'_, Option<RegistrationToken>> {
-        self.0.read(FindRegistrationToken(token.to_owned()))
+    fn set_admin(&self, user_id: &str, admin: bool, at_ms: i64) -> Answer<'_, bool> {
+        self.0.write(SetAdmin { user_id: user_id.to_owned(), admin, at_ms })
     }
 
-    fn first_admin_token(&self, fresh: &str, created_ms: i64) -> Answer<'_, Option<String>> {
-        self.0.write(FirstAdminToken { fresh: fresh.to_owned(), created_ms })
+    fn users(&self, after: &str, limit: u32) -> Answer<'_, Vec<UserRow>> {
+        self.0.read(Users { after: after.to_owned(), limit })
     }
 }
 
@@ -172,10 +153,10 @@ impl Op for Register {
         }
         let mut admin = user.admin;
         if let Some(token) = registration_token {
-            let Some(mut row) = tx.query_opt(USE_TOKEN, args![token, user.created_ms]).await? else {
-                return Ok(Registered::BadToken);
-            };
-            admin |= row.get::<bool>(0)?;
+            match registration_tokens::use_up(tx, token, user.created_ms).await? {
+                Some(makes_admin) => admin |= makes_admin,
+                None => return Ok(Registered::BadToken),
+            }
         }
         let made =
             tx.execute(INSERT_USER, args![&user.user_id, user.password_hash.clone(), admin, user.created_ms]).await?;
@@ -203,14 +184,52 @@ impl Query for User {
 }
 
 pub(crate) async fn find_user<R: Reads>(tx: &mut R, user_id: &str) -> Result<Option<UserRow>> {
-    let Some(mut row) = tx.query_opt(USER, args![user_id]).await? else { return Ok(None) };
-    Ok(Some(UserRow {
+    tx.query_opt(USER, args![user_id]).await?.as_mut().map(user_row).transpose()
+}
+
+fn user_row(row: &mut Row) -> Result<UserRow> {
+    Ok(UserRow {
         user_id: row.get(0)?,
         password_hash: row.get(1)?,
         admin: row.get(2)?,
         deactivated: row.get(3)?,
         created_ms: row.get(4)?,
-    }))
+    })
+}
+
+struct Users {
+    after: String,
+    limit: u32,
+}
+
+impl Query for Users {
+    const NAME: &'static str = "users";
+    const SINGLE: bool = true;
+    type Out = Vec<UserRow>;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Vec<UserRow>> {
+        tx.query(USERS, args![&self.after, i64::from(self.limit)]).await?.iter_mut().map(user_row).collect()
+    }
+}
+
+struct SetAdmin {
+    user_id: String,
+    admin: bool,
+    at_ms: i64,
+}
+
+impl Op for SetAdmin {
+    const NAME: &'static str = "set_admin";
+    type Out = bool;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        if tx.execute(SET_ADMIN, args![&self.user_id, self.admin]).await? == 0 {
+            return Ok(false);
+        }
+        // No session ends, but every process has to forget what it knows of them.
+        sessions::revoke(tx, &self.user_id, &[], self.at_ms).await?;
+        Ok(true)
+    }
 }
 
 struct SetPassword {
@@ -261,67 +280,26 @@ impl Op for Deactivate {
     }
 }
 
-struct CreateRegistrationToken {
-    token: RegistrationToken,
-    created_ms: i64,
+struct CleanAccount {
+    user_id: String,
+    limit: u32,
 }
 
-impl Op for CreateRegistrationToken {
-    const NAME: &'static str = "create_registration_token";
-    type Out = bool;
+impl Op for CleanAccount {
+    const NAME: &'static str = "clean_account";
+    type Out = u64;
 
     fn positions(&self) -> u32 {
         0
     }
 
-    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
-        let RegistrationToken { token, uses_allowed, expires_ms, makes_admin, .. } = &self.token;
-        let args = args![token, *uses_allowed, *expires_ms, *makes_admin, self.created_ms];
-        Ok(tx.execute(INSERT_TOKEN, args).await? == 1)
-    }
-}
-
-struct FindRegistrationToken(String);
-
-impl Query for FindRegistrationToken {
-    const NAME: &'static str = "registration_token";
-    type Out = Option<RegistrationToken>;
-
-    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Option<RegistrationToken>> {
-        let Some(mut row) = tx.query_opt(TOKEN, args![&self.0]).await? else { return Ok(None) };
-        Ok(Some(RegistrationToken {
-            token: row.get(0)?,
-            uses_allowed: row.get(1)?,
-            uses: row.get(2)?,
-            expires_ms: row.get(3)?,
-            makes_admin: row.get(4)?,
-        }))
-    }
-}
-
-struct FirstAdminToken {
-    fresh: String,
-    created_ms: i64,
-}
-
-impl Op for FirstAdminToken {
-    const NAME: &'static str = "first_admin_token";
-    type Out = Option<String>;
-
-    // It takes none, but processes that start together must not make a token each: asking for one puts them in a row.
-    fn positions(&self) -> u32 {
-        1
-    }
-
-    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Option<String>> {
-        if tx.query_opt(ANY_USER, args![]).await?.is_some() {
-            return Ok(None);
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
+        if tx.query_opt(IS_DEACTIVATED, args![&self.user_id]).await?.is_none() {
+            return Ok(0);
         }
-        if let Some(mut row) = tx.query_opt(UNUSED_ADMIN_TOKEN, args![]).await? {
-            return row.get(0).map(Some);
-        }
-        tx.execute(INSERT_TOKEN, args![&self.fresh, Some(1i64), None::<i64>, true, self.created_ms]).await?;
-        Ok(Some(self.fresh.clone()))
+        let limit = i64::from(self.limit);
+        let data = tx.execute(DELETE_ACCOUNT_DATA, args![&self.user_id, limit]).await?;
+        Ok(data + tx.execute(DELETE_FILTERS, args![&self.user_id, limit]).await?)
     }
 }
 
@@ -329,6 +307,9 @@ impl Op for FirstAdminToken {
 mod tests {
     use super::*;
     use crate::{
+        account_data::{AccountData as _, AccountDataChange, Scope},
+        filters::Filters as _,
+        follow::Follow as _,
         outbox::Outbox as _,
         sessions::{DEVICE_CLEANUP, LoggedIn, Sessions as _, tests::session},
         testing::each_backend,
@@ -338,8 +319,15 @@ mod tests {
         NewUser { user_id: name.to_owned(), password_hash: Some("hash".to_owned()), admin: false, created_ms: 1 }
     }
 
-    fn token(name: &str, uses_allowed: Option<i64>, expires_ms: Option<i64>, makes_admin: bool) -> RegistrationToken {
-        RegistrationToken { token: name.to_owned(), uses_allowed, uses: 0, expires_ms, makes_admin }
+    fn datum(name: &str, kind: &str) -> AccountDataChange {
+        AccountDataChange {
+            user_id: name.to_owned(),
+            scope: Scope::Global,
+            kind: kind.to_owned(),
+            content: Some("{}".to_owned()),
+            expects: None,
+            quota: None,
+        }
     }
 
     fn ending(job: &str) -> Ending {
@@ -373,56 +361,44 @@ mod tests {
     }
 
     #[test]
-    fn a_registration_token_is_used_up_by_those_who_get_in() {
+    fn users_are_listed_and_made_administrators() {
         each_backend(|store| async move {
-            assert!(store.create_registration_token(token("t", Some(1), None, false), 1).await.unwrap());
-            assert!(!store.create_registration_token(token("t", None, None, true), 1).await.unwrap());
-            let t = || Some("t".to_owned());
-            store.register(user("@a:x"), None, None).await.unwrap();
-            assert_eq!(store.register(user("@a:x"), None, t()).await.unwrap(), Registered::Taken);
-            assert_eq!(
-                store.registration_token("t").await.unwrap().unwrap().uses,
-                0,
-                "who finds the name taken uses none"
-            );
-            let done = store.register(user("@b:x"), None, t()).await.unwrap();
-            assert_eq!(done, Registered::Done { admin: false });
-            assert_eq!(store.register(user("@c:x"), None, t()).await.unwrap(), Registered::BadToken);
-            assert!(store.user("@c:x").await.unwrap().is_none());
-            let unknown = store.register(user("@c:x"), None, Some("u".to_owned())).await.unwrap();
-            assert_eq!(unknown, Registered::BadToken);
+            for name in ["@b:x", "@c:x", "@a:x"] {
+                store.register(user(name), Some(session("D", name.as_bytes()[1])), None).await.unwrap();
+            }
+            let ids = |rows: Vec<UserRow>| rows.into_iter().map(|row| row.user_id).collect::<Vec<_>>();
+            assert_eq!(ids(store.users("", 2).await.unwrap()), ["@a:x", "@b:x"]);
+            assert_eq!(ids(store.users("@b:x", 2).await.unwrap()), ["@c:x"]);
+            assert!(store.set_admin("@b:x", true, 5).await.unwrap());
+            assert!(store.session_by_token([b'b'; 32]).await.unwrap().unwrap().admin);
+            let heard = store.changes_after(0, 9).await.unwrap().revoked;
+            assert_eq!(heard, [("@b:x".to_owned(), String::new())], "other processes hear of it");
+            assert!(store.set_admin("@b:x", false, 5).await.unwrap());
+            assert!(!store.user("@b:x").await.unwrap().unwrap().admin);
+            assert!(!store.set_admin("@d:x", true, 5).await.unwrap());
+            store.deactivate("@b:x", false, ending("j")).await.unwrap();
+            assert!(!store.set_admin("@b:x", true, 5).await.unwrap());
         });
     }
 
     #[test]
-    fn a_token_with_one_use_lets_one_of_many_in() {
+    fn what_a_deactivated_user_kept_here_goes_piece_by_piece() {
         each_backend(|store| async move {
-            store.create_registration_token(token("t", Some(1), None, false), 1).await.unwrap();
-            let all = (0..8).map(|i| store.register(user(&format!("@{i}:x")), None, Some("t".to_owned())));
-            let all = futures_util::future::join_all(all).await;
-            assert_eq!(all.iter().filter(|r| matches!(r, Ok(Registered::Done { .. }))).count(), 1);
-            assert_eq!(store.registration_token("t").await.unwrap().unwrap().uses, 1);
-        });
-    }
-
-    #[test]
-    fn a_registration_token_expires() {
-        each_backend(|store| async move {
-            store.create_registration_token(token("t", None, Some(1), false), 0).await.unwrap();
-            let late = store.register(user("@a:x"), None, Some("t".to_owned())).await.unwrap();
-            assert_eq!(late, Registered::BadToken, "the account would be made in the very millisecond of the end");
-        });
-    }
-
-    #[test]
-    fn the_first_user_of_all_may_be_an_administrator() {
-        each_backend(|store| async move {
-            let first = store.first_admin_token("one", 1).await.unwrap();
-            assert_eq!(first.as_deref(), Some("one"));
-            assert_eq!(store.first_admin_token("two", 2).await.unwrap(), first, "a second start shows the same one");
-            let done = store.register(user("@a:x"), None, first).await.unwrap();
-            assert_eq!(done, Registered::Done { admin: true });
-            assert_eq!(store.first_admin_token("three", 3).await.unwrap(), None);
+            for name in ["@a:x", "@b:x"] {
+                store.register(user(name), None, None).await.unwrap();
+                for kind in ["k1", "k2", "k3"] {
+                    store.set_account_data(datum(name, kind)).await.unwrap();
+                }
+                store.put_filter(name, "f", "{}", 9).await.unwrap();
+            }
+            assert_eq!(store.clean_account("@a:x", 9).await.unwrap(), 0, "they are still here");
+            store.deactivate("@a:x", false, ending("j")).await.unwrap();
+            assert_eq!(store.clean_account("@a:x", 2).await.unwrap(), 3);
+            assert_eq!(store.clean_account("@a:x", 2).await.unwrap(), 1);
+            assert_eq!(store.clean_account("@a:x", 2).await.unwrap(), 0);
+            for kind in ["k1", "k2", "k3"] {
+                assert!(store.account_data("@b:x", &crate::Scope::Global, kind).await.unwrap().is_some());
+            }
         });
     }
 

@@ -21,6 +21,7 @@ mod outbox;
 mod postgres;
 pub mod profiles;
 pub mod refresh;
+pub mod registration_tokens;
 pub mod rooms;
 pub mod sessions;
 mod sqlite;
@@ -62,6 +63,7 @@ pub trait Storage:
     + accounts::Accounts
     + sessions::Sessions
     + refresh::Refreshes
+    + registration_tokens::RegistrationTokens
     + profiles::Profiles
     + account_data::AccountData
     + filters::Filters
@@ -137,6 +139,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (memberships::ALL, memberships::ALL_BULK),
         (profiles::ALL, profiles::ALL_BULK),
         (refresh::ALL, refresh::ALL_BULK),
+        (registration_tokens::ALL, registration_tokens::ALL_BULK),
         (rooms::ALL, rooms::ALL_BULK),
         (sessions::ALL, sessions::ALL_BULK),
         (sync_page::ALL, sync_page::ALL_BULK),

@@ -2,6 +2,7 @@
 
 use hearth_core::{Result, clock::Clock};
 use hearth_storage::{Storage, sessions::DeviceCleanup};
+use ruma::UserId;
 
 /// The most rows that one transaction removes, so that nobody waits long behind it.
 const BATCH: u32 = 500;
@@ -22,6 +23,12 @@ pub async fn clean_devices(storage: &dyn Storage, payload: &str) -> Result<()> {
     for device in &job.devices {
         while storage.clean_device(&job.user_id, device, BATCH).await? >= u64::from(BATCH) {}
     }
+    Ok(())
+}
+
+/// Removes what a deactivated user kept here for themselves. May be done again.
+pub async fn clean_account(storage: &dyn Storage, user: &UserId) -> Result<()> {
+    while storage.clean_account(user.as_str(), BATCH).await? > 0 {}
     Ok(())
 }
 

@@ -73,7 +73,7 @@ pub fn start(workers: Workers, supervisor: &Supervisor) -> Arc<Pulse> {
     supervisor.start("follow", follow::run(Arc::clone(&workers), Arc::clone(&pulse)));
     supervisor.start(DEVICE_CLEANUP, drain::run(Arc::clone(&workers), DEVICE_CLEANUP, clean_device));
     supervisor.start(PROFILE, drain::run(Arc::clone(&workers), PROFILE, show_profile));
-    supervisor.start(DEACTIVATED, drain::run(Arc::clone(&workers), DEACTIVATED, leave_rooms));
+    supervisor.start(DEACTIVATED, drain::run(Arc::clone(&workers), DEACTIVATED, clean_account));
     let w = Arc::clone(&workers);
     let flush = move || {
         let w = Arc::clone(&w);
@@ -121,10 +121,11 @@ fn show_profile<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Res
     })
 }
 
-fn leave_rooms<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Result<Next>> {
+fn clean_account<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Result<Next>> {
     Box::pin(async move {
         let of: OfUser = serde_json::from_str(payload).map_err(Error::internal)?;
         workers.rooms.leave_all(&of.user_id).await?;
+        cleanup::clean_account(&*workers.storage, &of.user_id).await?;
         Ok(Next::Done)
     })
 }

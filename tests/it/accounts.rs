@@ -243,8 +243,16 @@ each_backend! {
     async fn an_account_without_a_password_has_no_password_login(given: Given) {
         let server = open_server(given).await;
         for body in [json!({ "username": "a" }), json!({ "username": "b", "password": "" })] {
-            try_register(&server, body.clone()).await.ok();
-            try_login(&server, body["username"].as_str().unwrap(), "", None).await.refused(403, "M_FORBIDDEN");
+            let session = Somebody::known_as(&server, &try_register(&server, body.clone()).await.ok());
+            let name = body["username"].as_str().unwrap();
+            for guess in ["", "*", "null", "$argon2id$v=19$m=19456,t=2,p=1$", "password"] {
+                try_login(&server, name, guess, None).await.refused(403, "M_FORBIDDEN");
+                // Nor is there a word that opens what is guarded by the password.
+                let path = format!("/_matrix/client/v3/devices/{}", session.device_id);
+                let refused = session.delete(&path, &json!({ "auth": proof(name, guess) })).await;
+                assert_eq!(refused.refused(401, "M_FORBIDDEN")["completed"], json!([]));
+            }
+            session.is_logged_in().await;
         }
     }
 
@@ -447,6 +455,23 @@ each_backend! {
         alice.put(&alice.own("account_data/%00"), &json!({})).await.refused(400, "M_INVALID_PARAM");
     }
 
+    async fn nobody_fills_the_server_with_account_data(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (register(&server, "alice").await, register(&server, "bob").await);
+        let piece = json!({ "x": "x".repeat(520_000) });
+        let path = |n: u32| alice.own(&format!("account_data/org.example.piece{n}"));
+        for n in 0..20 {
+            alice.put(&path(n), &piece).await.ok();
+        }
+        let said = alice.put(&path(20), &piece).await.refused(413, "M_TOO_LARGE");
+        assert!(said["error"].as_str().unwrap().contains("together"), "{said}");
+        alice.get(&path(20)).await.refused(404, "M_NOT_FOUND");
+        alice.put(&path(3), &piece).await.ok();
+        alice.put(&path(3), &json!({})).await.ok();
+        alice.put(&path(20), &piece).await.ok();
+        bob.put(&bob.own("account_data/org.example.piece"), &piece).await.ok();
+    }
+
     async fn a_filter_has_one_id(given: Given) {
         let server = open_server(given).await;
         let (alice, bob) = (register(&server, "alice").await, register(&server, "bob").await);
@@ -540,30 +565,6 @@ each_backend! {
         let late = signed(&nonce().await, "dave", false, secret);
         server.clock.advance(60_000);
         server.post(path, &late).await.refused(400, "M_UNKNOWN");
-    }
-
-    async fn an_operator_makes_accounts_beside_the_running_server(given: Given) {
-        let server = given.server().await;
-        let create = |name: &'static str| async move {
-            let database = given.config().database;
-            let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_hearth"));
-            command.current_dir(given.dir()).env_clear().args(["admin", "user", "create", name, "--admin"]);
-            command.args(["-O", "server_name=\"test.example\""]);
-            command.args(["-O", &format!("database_path=\"{}\"", database.database_path.display())]);
-            if let Some(url) = &database.database_url {
-                let url = format!("database_url=\"{}\"", url.expose());
-                command.args(["-O", "database_backend=\"postgres\"", "-O", &url]);
-            }
-            command.output().await.unwrap()
-        };
-        let made = create("root").await;
-        let said = String::from_utf8(made.stdout).unwrap();
-        assert!(made.status.success() && said.starts_with("@root:test.example "), "{said}");
-        let password = said.trim().rsplit(' ').next().unwrap();
-        try_login(&server, "root", password, None).await.ok();
-        let again = create("root").await;
-        assert!(!again.status.success());
-        assert!(String::from_utf8_lossy(&again.stderr).contains("taken"));
     }
 
     async fn without_a_shared_secret_there_is_no_such_registration(given: Given) {

@@ -3,6 +3,7 @@
 mod support;
 
 mod accounts;
+mod admin;
 mod cluster;
 mod directory;
 mod discovery;

@@ -4,7 +4,10 @@ use hearth_core::{Error, Result};
 use ruma::api::client::{
     session::{
         get_login_types,
-        login::{self, v3::LoginInfo},
+        login::{
+            self,
+            v3::{DiscoveryInfo, HomeserverInfo, LoginInfo},
+        },
         logout, logout_all, refresh_token,
     },
     uiaa::UserIdentifier,
@@ -46,6 +49,8 @@ async fn login(api: Api, req: Public<login::v3::Request>) -> Result<login::v3::R
     let mut response = login::v3::Response::new(user_id, tokens.access_token, device_id);
     response.refresh_token = tokens.refresh_token;
     response.expires_in = tokens.expires_in;
+    response.well_known =
+        api.config.server.well_known.client.clone().map(|url| DiscoveryInfo::new(HomeserverInfo::new(url)));
     Ok(response)
 }
 

@@ -713,6 +713,7 @@ fn other_processes_learn_whom_to_wake() {
             kind: "k".to_owned(),
             content: Some("{}".to_owned()),
             expects: None,
+            quota: None,
         };
         store.set_account_data(change).await.unwrap();
         assert_eq!(wakes(start).await.0, [Wake::User(BOB.into())]);

@@ -241,6 +241,7 @@ impl World {
                     kind: "k".to_owned(),
                     content: content.map(|n| n.to_string()),
                     expects: None,
+                    quota: None,
                 };
                 store.set_account_data(change).await.unwrap();
                 String::new()

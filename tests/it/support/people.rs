@@ -45,7 +45,8 @@ pub fn escaped(part: &str) -> String {
 }
 
 impl Person {
-    fn known_as(http: &Http, welcome: &Value) -> Self {
+    /// Who was welcomed with this answer.
+    pub fn from(http: &Http, welcome: &Value) -> Self {
         let text = |key: &str| welcome[key].as_str().unwrap_or_else(|| panic!("{key} in {welcome}")).to_owned();
         Self {
             http: http.clone(),
@@ -60,14 +61,14 @@ impl Person {
     pub async fn registers(http: &Http, name: &str) -> Self {
         let auth = json!({ "type": "m.login.dummy" });
         let body = json!({ "username": name, "password": PASSWORD, "auth": auth });
-        Self::known_as(http, &http.post("/_matrix/client/v3/register", &body).await.ok())
+        Self::from(http, &http.post("/_matrix/client/v3/register", &body).await.ok())
     }
 
     /// Somebody who is registered, on a new device.
     pub async fn logs_in(http: &Http, name: &str) -> Self {
         let user = json!({ "type": "m.id.user", "user": name });
         let body = json!({ "type": "m.login.password", "identifier": user, "password": PASSWORD });
-        Self::known_as(http, &http.post("/_matrix/client/v3/login", &body).await.ok())
+        Self::from(http, &http.post("/_matrix/client/v3/login", &body).await.ok())
     }
 
     /// The same person on a new device, perhaps on another server of the deployment.

@@ -1,6 +1,9 @@
 //! The program itself, in processes of its own.
 
-use std::{net::SocketAddr, process::Stdio};
+use std::{
+    net::SocketAddr,
+    process::{Output, Stdio},
+};
 
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -9,6 +12,25 @@ use tokio::{
 };
 
 use super::{Given, Http, people::LONG};
+
+/// Runs the program to its end, on the database of the test.
+pub async fn hearth(given: &Given, arguments: &[&str]) -> Output {
+    on_the_database(given).args(arguments).output().await.expect("a program")
+}
+
+fn on_the_database(given: &Given) -> Command {
+    let database = given.config().database;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+    command.current_dir(given.dir()).env_clear().args(["-O", "server_name=\"test.example\""]);
+    let options = match &database.database_url {
+        Some(url) => vec!["database_backend=\"postgres\"".to_owned(), format!("database_url=\"{}\"", url.expose())],
+        None => vec![format!("database_path=\"{}\"", database.database_path.display())],
+    };
+    for option in &options {
+        command.args(["-O", option]);
+    }
+    command
+}
 
 /// A server in another process.
 pub struct Program {
@@ -19,24 +41,18 @@ pub struct Program {
 impl Program {
     /// Starts it on the database of the test, where anybody may register.
     pub async fn start(given: &Given) -> Self {
-        let config = given.config();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
-        command.current_dir(given.dir()).env_clear().kill_on_drop(true).stdout(Stdio::piped());
-        let database = match &config.database.database_url {
-            Some(url) => vec!["database_backend=\"postgres\"".to_owned(), format!("database_url=\"{}\"", url.expose())],
-            None => vec![format!("database_path=\"{}\"", config.database.database_path.display())],
-        };
+        let mut command = on_the_database(given);
+        command.kill_on_drop(true).stdout(Stdio::piped());
         let options = [
             "port=0",
             "log_format=\"json\"",
-            "server_name=\"test.example\"",
             "database_pool_size=4",
             "rate_limit.enabled=false",
             "allow_registration=true",
             "yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse=true",
         ];
-        for option in options.into_iter().map(str::to_owned).chain(database) {
-            command.args(["-O", &option]);
+        for option in options {
+            command.args(["-O", option]);
         }
         let mut child = command.spawn().expect("a program");
         let mut lines = BufReader::new(child.stdout.take().expect("a log")).lines();
