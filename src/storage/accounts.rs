@@ -397,7 +397,7 @@ mod tests {
             assert_eq!(store.clean_account("@a:x", 2).await.unwrap(), 1);
             assert_eq!(store.clean_account("@a:x", 2).await.unwrap(), 0);
             for kind in ["k1", "k2", "k3"] {
-                assert!(store.account_data("@b:x", &crate::Scope::Global, kind).await.unwrap().is_some());
+                assert!(store.account_data("@b:x", &Scope::Global, kind).await.unwrap().is_some());
             }
         });
     }
