@@ -27,6 +27,7 @@ use crate::{
         directory::Directory,
         filters::Filters,
         profiles::Profiles,
+        push::Push,
         push_rules::PushRules,
         rate_limit::{self, RateLimits},
         receipts::Receipts,
@@ -211,6 +212,7 @@ pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError
         Arc::clone(rng),
         signer,
         config.rooms.default_room_version.clone(),
+        Push::new(name.clone()),
     );
     let directory = Directory::new(name.clone(), Arc::clone(&storage), Arc::clone(&rooms));
     let mut epoch = [0; 8];

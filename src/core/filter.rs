@@ -68,6 +68,10 @@ impl Ignored {
         self.0.contains(user)
     }
 
+    pub fn users(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
     /// Is this event a message of one of them?
     pub fn hides(&self, json: &str) -> Result<bool> {
         if self.is_empty() {

@@ -12,6 +12,7 @@ pub mod ids;
 pub mod keys;
 pub mod limits;
 pub mod power;
+pub mod push;
 pub mod room_version;
 pub mod state;
 pub mod token;

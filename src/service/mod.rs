@@ -9,6 +9,7 @@ pub mod filters;
 mod login;
 mod passwords;
 pub mod profiles;
+pub mod push;
 pub mod push_rules;
 pub mod rate_limit;
 pub mod receipts;

@@ -9,6 +9,7 @@ mod faults;
 mod rooms;
 #[cfg(feature = "postgres")]
 mod rooms_compare;
+mod unread;
 
 use std::{
     collections::{BTreeMap, HashSet},

@@ -6,9 +6,15 @@ use crate::{
 };
 
 statements! {
-    UPSERT = "INSERT INTO receipts (room_sn, user_id, type, thread, event_id, ts, pos) VALUES ($1, $2, $3, $4, $5, $6, $7)
+    // Whoever reads an event that is not here has still read what they had read before. Older history that fills a gap
+    // before an event has that one's place, and a lower place in it.
+    UPSERT = "INSERT INTO receipts (room_sn, user_id, type, thread, event_id, ts, pos, read_pos)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, COALESCE((
+            SELECT CASE WHEN e.topo_minor < 0 THEN e.topo - 1 ELSE e.topo END FROM events e
+            WHERE e.event_id = $5 AND e.room_sn = $1), 0))
         ON CONFLICT (room_sn, user_id, type, thread) DO UPDATE SET
-        event_id = excluded.event_id, ts = excluded.ts, pos = excluded.pos";
+        event_id = excluded.event_id, ts = excluded.ts, pos = excluded.pos,
+        read_pos = CASE WHEN excluded.read_pos > receipts.read_pos THEN excluded.read_pos ELSE receipts.read_pos END";
     // Both events are known, and the one that was read before is the later.
     BEHIND = "SELECT n.pos FROM receipts r JOIN events o ON o.event_id = r.event_id JOIN events n ON n.event_id = $5
         WHERE r.room_sn = $1 AND r.user_id = $2 AND r.type = $3 AND r.thread = $4 AND n.room_sn = $1 AND n.pos < o.pos";

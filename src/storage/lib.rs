@@ -33,6 +33,7 @@ mod testing;
 pub mod timeline;
 pub mod transactions;
 mod tx;
+pub mod unread;
 pub mod user_directory;
 
 use std::{path::PathBuf, sync::Arc};
@@ -55,6 +56,7 @@ pub use timeline::{
 };
 use tx::Engine;
 pub use tx::{Answer, CommitSink, Committed, Message, Wake};
+pub use unread::{Counted, Notice, Unread};
 
 /// All that the server keeps: the one type that services hold, as `Arc<dyn Storage>`.
 pub trait Storage:
@@ -150,6 +152,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (timeline::ALL, timeline::ALL_BULK),
         (timeline::paging::ALL, timeline::paging::ALL_BULK),
         (transactions::ALL, transactions::ALL_BULK),
+        (unread::ALL, unread::ALL_BULK),
         (user_directory::ALL, user_directory::ALL_BULK),
         (migrate::ALL, migrate::ALL_BULK),
         (outbox::ALL, outbox::ALL_BULK),

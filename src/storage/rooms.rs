@@ -7,6 +7,7 @@ use hearth_core::event::Pdu;
 use crate::{
     Error, Result, Sql, directory, timeline,
     tx::{Answer, Engine, Message, Op, Query, Reads, Row, Tx, Value, Wake, args, statements},
+    unread::{self, Notice},
 };
 
 statements! {
@@ -35,14 +36,16 @@ statements! {
     INSERT_TRANSACTION = "INSERT INTO transactions (user_id, device_id, txn_id, scope, result, created_ms)
         VALUES ($1, $2, $3, $4, $5, $6)";
     DELETE_CURRENT = "DELETE FROM current_state WHERE room_sn = $1 AND type = $2 AND state_key = $3";
-    REDACT = "UPDATE events SET json = $3, redacted_by = $4 WHERE room_sn = $1 AND event_id = $2 AND redacted_by IS NULL";
+    REDACT = "UPDATE events SET json = $3, redacted_by = $4 WHERE room_sn = $1 AND event_id = $2 AND redacted_by IS NULL
+        RETURNING pos, sender, thread, counted";
     TRANSACTION = "SELECT result FROM transactions WHERE user_id = $1 AND device_id = $2 AND txn_id = $3 AND scope = $4";
     FORGET = "UPDATE memberships SET forgotten = 1 WHERE user_id = $1 AND room_sn = $2 AND membership IN ('leave', 'ban')";
 
     bulk INSERT_EVENTS = "events" (
         "sn": Int, "event_id": Text, "room_sn": Int, "pos": Int, "topo": Int, "topo_minor": Int, "depth": Int, "type": Text,
         "state_key": Text, "sender": Text, "status": Int, "state_before": Blob, "state_after": Blob, "prev_sns": Blob,
-        "auth_sns": Blob, "device_id": Text, "txn_id": Text, "redacted_by": Text, "json": Text
+        "auth_sns": Blob, "device_id": Text, "txn_id": Text, "redacted_by": Text, "thread": Text,
+        "counted": Text, "json": Text
     ) "";
     bulk INSERT_NODES = "state_nodes" ("room_sn": Int, "hash": Blob, "body": Blob) "ON CONFLICT DO NOTHING";
     bulk UPSERT_CURRENT = "current_state" ("room_sn": Int, "type": Text, "state_key": Text, "event_sn": Int, "pos": Int)
@@ -199,6 +202,8 @@ pub struct NewEvent {
     pub auth_sns: Vec<i64>,
     /// The device and transaction id that it was sent with.
     pub sent_by: Option<(String, String)>,
+    /// What it counts as unread, if it is shown.
+    pub notice: Notice,
 }
 
 /// One key of the current state changes with the commit's event number `at`.
@@ -221,6 +226,17 @@ pub struct MembershipChange {
     pub prev: Option<String>,
     /// Whether the user is one of ours, who will sync.
     pub local: bool,
+}
+
+impl MembershipChange {
+    /// By how much it changes the number of joined members.
+    pub fn joins(&self) -> i64 {
+        self.step("join")
+    }
+
+    fn step(&self, membership: &str) -> i64 {
+        i64::from(self.membership == membership) - i64::from(self.prev.as_deref() == Some(membership))
+    }
 }
 
 /// A transaction id, taken with the commit.
@@ -448,11 +464,14 @@ impl Op for Persist {
         tips.extend(&c.extremities);
 
         let mut positions = Vec::with_capacity(c.events.len());
+        let mut threads = Vec::with_capacity(c.events.len());
         let mut rows = Vec::with_capacity(c.events.len());
         for event in &c.events {
             let pos = tx.next_pos()?;
+            let thread = unread::thread_of(tx, c.room_sn, &event.notice.place).await?;
+            rows.push(event_row(event, c, pos, thread.as_deref())?);
             positions.push(pos);
-            rows.push(event_row(event, c, pos));
+            threads.push(thread);
         }
         let last_pos = positions.last().copied().unwrap_or_default();
 
@@ -484,6 +503,11 @@ impl Op for Persist {
         if c.publish {
             directory::publish(tx, c.room_sn).await?;
         }
+        for ((event, pos), thread) in c.events.iter().zip(&positions).zip(&threads) {
+            if event.status == Status::Accepted {
+                unread::count(tx, c.room_sn, *pos, event.pdu.sender.as_str(), thread.as_deref(), &event.notice).await?;
+            }
+        }
         if let Some(successor) = c.successor {
             directory::hand_over(tx, c.room_sn, successor).await?;
         }
@@ -494,6 +518,7 @@ impl Op for Persist {
                 room_sn: c.room_sn,
                 pdu: Arc::clone(&event.pdu),
                 sent_by: event.sent_by.clone(),
+                counted: event.notice.counted(threads.into_iter().next().flatten()).map(Arc::new),
             }),
             _ => tx.wake(Wake::Room(c.room_sn)),
         }
@@ -604,11 +629,8 @@ impl Persist {
                 ],
             );
             if let Some(m) = &change.membership {
-                let count = |name: &str| {
-                    i64::from(m.membership == name) - i64::from(m.prev.as_deref().is_some_and(|p| p == name))
-                };
-                joined += count("join");
-                invited += count("invite");
+                joined += m.joins();
+                invited += m.step("invite");
                 let event_sn = change.event_sn.unwrap_or_default();
                 members.insert(
                     key,
@@ -665,21 +687,27 @@ impl Persist {
         tx.insert_rows(INSERT_REDACTIONS, &rows).await?;
         for r in &c.redactions {
             if let Some(json) = &r.redacted_json {
-                tx.execute(REDACT, args![c.room_sn, &r.target_id, json, &r.redaction_id]).await?;
+                let was = tx.query_opt(REDACT, args![c.room_sn, &r.target_id, json, &r.redaction_id]).await?;
+                if let Some(mut was) = was
+                    && let (Some(pos), Some(kept)) = (was.get::<Option<i64>>(0)?, was.get::<Option<String>>(3)?)
+                {
+                    let (sender, thread): (String, Option<String>) = (was.get(1)?, was.get(2)?);
+                    unread::redacted(tx, c.room_sn, pos, &sender, thread.as_deref(), &kept).await?;
+                }
             }
         }
         Ok(())
     }
 }
 
-fn event_row(event: &NewEvent, c: &RoomCommit, pos: i64) -> Vec<Value> {
+fn event_row(event: &NewEvent, c: &RoomCommit, pos: i64, thread: Option<&str>) -> Result<Vec<Value>> {
     let pdu = &event.pdu;
     let shown = event.status == Status::Accepted;
     let (device_id, txn_id) = match &event.sent_by {
         Some((device, txn)) => (Some(device.as_str()), Some(txn.as_str())),
         None => (None, None),
     };
-    vec![
+    Ok(vec![
         event.sn.into(),
         pdu.event_id.as_str().into(),
         c.room_sn.into(),
@@ -698,8 +726,10 @@ fn event_row(event: &NewEvent, c: &RoomCommit, pos: i64) -> Vec<Value> {
         device_id.into(),
         txn_id.into(),
         Value::Text(None),
+        thread.into(),
+        if shown { unread::kept(&event.notice)? } else { None }.into(),
         Arc::clone(&pdu.json).into(),
-    ]
+    ])
 }
 
 /// Event numbers as bytes: eight each, little-endian.

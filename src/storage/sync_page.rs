@@ -24,6 +24,7 @@ use crate::{
     rooms::{RoomRow, StoredEvent, room_row},
     timeline::{VisibilityLog, events_by_sn, redactions_of, visibility_logs},
     tx::{Answer, Engine, Query, Reads, args, statements},
+    unread::{self, Unread},
 };
 
 statements! {
@@ -103,6 +104,8 @@ pub struct SyncPage {
     pub following: Vec<i64>,
     /// Their ids.
     pub room_ids: Vec<(i64, String)>,
+    /// Those of them with events after `since`.
+    pub moved: Vec<i64>,
     pub ignored: Arc<Ignored>,
 }
 
@@ -131,6 +134,7 @@ pub struct RoomSync {
     pub summary: Option<Summary>,
     pub receipts: Vec<Receipt>,
     pub account_data: Vec<(String, Option<String>)>,
+    pub unread: Unread,
 }
 
 /// What to call a room, beside the counts of its members.
@@ -206,6 +210,9 @@ impl Query for ReadSync {
         for m in mine.iter().filter(|m| m.membership == "join") {
             page.following.push(m.room.room_sn);
             page.room_ids.push((m.room.room_sn, m.room.room_id.clone()));
+            if m.room.last_pos > since {
+                page.moved.push(m.room.room_sn);
+            }
         }
         let mut account_data = self.account_data(tx, head).await?;
         let ignored = account_data.remove(&-1).unwrap_or_default();
@@ -245,6 +252,13 @@ impl Query for ReadSync {
             self.left(tx, &mut page, m, from, &mut account_data).await?;
         }
         Self::stripped(tx, &mut page, stripped).await?;
+        if !page.joined.is_empty() {
+            let shown = page.joined.iter().map(|r| r.room.room_sn).collect();
+            let mut unread = unread::unread(tx, &q.user_id, &page.ignored, shown).await?;
+            for room in &mut page.joined {
+                room.unread = unread.remove(&room.room.room_sn).unwrap_or_default();
+            }
+        }
         Ok(page)
     }
 }
@@ -409,6 +423,7 @@ impl ReadSync {
                     because: because.remove(&sn).unwrap_or_default(),
                     receipts,
                     account_data,
+                    unread: Unread::default(),
                     room: m.room,
                 });
             }
@@ -476,6 +491,7 @@ impl ReadSync {
             because,
             receipts: Vec::new(),
             account_data: account_data.remove(&sn).unwrap_or_default(),
+            unread: Unread::default(),
             room: m.room,
         });
         Ok(())

@@ -10,6 +10,7 @@ use hearth_core::event::Pdu;
 use crate::{
     error::{Error, Result},
     tally::Tally,
+    unread::Counted,
 };
 
 /// One SQL text for both engines. Only [`statements!`] makes one, so every statement is in its module's `ALL`, and the
@@ -362,6 +363,8 @@ pub struct Message {
     pub pdu: Arc<Pdu>,
     /// The device and transaction id that it was sent with.
     pub sent_by: Option<(String, String)>,
+    /// What it counts as unread, if it counts at all.
+    pub counted: Option<Arc<Counted>>,
 }
 
 impl PartialEq for Message {

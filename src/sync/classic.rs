@@ -5,6 +5,7 @@
 mod data;
 mod memory;
 mod room;
+mod unread;
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -75,8 +76,7 @@ impl Syncs {
             return Ok(self.hand_over(reader, page));
         }
         let user_key = Wake::User(reader.user.as_str().into());
-        let mut known =
-            self.following.get(reader.user).unwrap_or_else(|| Arc::new(Following::new(Vec::new(), Arc::default(), 0)));
+        let mut known = self.following.get(reader.user).unwrap_or_else(|| Arc::new(Following::nothing()));
         let rooms = known.rooms.iter().map(|sn| Wake::Room(*sn));
         // Subscribed before the read: what is committed after the read wakes us.
         let mut waiter = self.notifier.subscribe(rooms.chain([user_key]));
@@ -140,7 +140,8 @@ impl Syncs {
         if wish.since.is_some_and(|t| t.pos > page.head) {
             return Err(Error::invalid_param("The token is from the future"));
         }
-        let following = Arc::new(Following::new(page.following.clone(), Arc::clone(&page.ignored), page.head));
+        let before = self.following.get(reader.user);
+        let following = Arc::new(Following::new(&page, wish.since.map(|t| t.pos), before.as_deref()));
         if wish.in_all_rooms() {
             self.following.insert(reader.user.to_owned(), Arc::clone(&following));
         }

@@ -1,17 +1,11 @@
 //! Sync: a token goes in, a page comes out. Reads only.
 
 mod classic;
+mod following;
 mod told;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use hearth_core::filter::Ignored;
 use hearth_storage::Storage;
 use moka::sync::Cache;
 use ruma::OwnedUserId;
@@ -23,6 +17,7 @@ use crate::{
 };
 
 pub use classic::SyncWish;
+use following::Following;
 
 /// Answers syncs.
 pub struct Syncs {
@@ -37,39 +32,14 @@ pub struct Syncs {
     /// The process that the ephemeral serials in tokens are of.
     epoch: u64,
     timeouts: Timeouts,
-    /// The rooms that users are in, as of their last sync from the database: what to subscribe to before the next read,
-    /// and with the journal whether there has to be one.
+    /// The rooms that users are in, what is unread there and whom they ignore, as of their last sync: what to subscribe to
+    /// before the next read, and with the journal whether that has to be one of the database.
     following: Cache<OwnedUserId, Arc<Following>>,
     told: told::ToldMembers,
 }
 
-/// Bytes of room numbers kept in memory.
+/// Bytes of it kept in memory.
 const FOLLOWING_BYTES: u64 = 64 << 20;
-
-/// The rooms that a user is in, and whom they ignore.
-struct Following {
-    /// Sorted.
-    rooms: Vec<i64>,
-    ignored: Arc<Ignored>,
-    /// They are these at this position.
-    as_of: AtomicI64,
-}
-
-impl Following {
-    fn new(mut rooms: Vec<i64>, ignored: Arc<Ignored>, as_of: i64) -> Self {
-        rooms.sort_unstable();
-        Self { rooms, ignored, as_of: AtomicI64::new(as_of) }
-    }
-
-    fn as_of(&self) -> i64 {
-        self.as_of.load(Ordering::Relaxed)
-    }
-
-    /// Nothing has changed up to there.
-    fn holds_at(&self, pos: i64) {
-        self.as_of.fetch_max(pos, Ordering::Relaxed);
-    }
-}
 
 /// How long a sync waits for news.
 #[derive(Clone, Copy, Debug)]
@@ -95,9 +65,7 @@ impl Syncs {
     pub fn new(sources: Sources, epoch: u64, timeouts: Timeouts) -> Arc<Self> {
         let Sources { storage, notifier, known, typing, shapes, push_rules, sessions, shutdown } = sources;
         let following = Cache::builder()
-            .weigher(|_, f: &Arc<Following>| {
-                u32::try_from(f.rooms.len() * 8 + f.ignored.size() + 256).unwrap_or(u32::MAX)
-            })
+            .weigher(|_, f: &Arc<Following>| u32::try_from(f.bytes()).unwrap_or(u32::MAX))
             .max_capacity(FOLLOWING_BYTES)
             .build();
         Arc::new(Self {

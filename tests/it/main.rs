@@ -21,4 +21,5 @@ mod secrets;
 mod sync;
 mod sync_filters;
 mod sync_members;
+mod unread;
 mod upgrade;

@@ -130,6 +130,7 @@ impl Rooms {
             version,
             rev: 0,
             root: trie::EMPTY,
+            joined: 0,
             tips: vec![],
             made: Held::default(),
         });

@@ -27,6 +27,7 @@ pub use send::Message;
 pub use upgrade::Upgrade;
 pub use write::{Head, Part, Txn};
 
+use super::push::Push;
 use numbers::Numbers;
 use state::StateStore;
 use write::Turn;
@@ -44,6 +45,7 @@ pub struct Rooms {
     state: StateStore,
     turns: Cache<OwnedRoomId, Arc<Turn>>,
     numbers: Numbers,
+    push: Arc<Push>,
 }
 
 impl Rooms {
@@ -53,6 +55,7 @@ impl Rooms {
         rng: Arc<dyn Rng>,
         signer: Arc<Signer>,
         default_version: RoomVersionId,
+        push: Arc<Push>,
     ) -> Arc<Self> {
         Arc::new(Self {
             state: StateStore::new(Arc::clone(&storage)),
@@ -63,6 +66,7 @@ impl Rooms {
             rng,
             signer,
             default_version,
+            push,
         })
     }
 

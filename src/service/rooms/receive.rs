@@ -18,7 +18,9 @@ use hearth_core::{
         trie::NodeHash,
     },
 };
-use hearth_storage::{Base, NewEvent, Persisted, RoomCommit, StateChange, Status, StoredEvent};
+use hearth_storage::{
+    Base, MembershipChange, NewEvent, Notice, Persisted, RoomCommit, StateChange, Status, StoredEvent,
+};
 use ruma::{
     OwnedEventId, RoomId,
     events::{StateEventType, TimelineEventType},
@@ -101,6 +103,15 @@ impl Rooms {
             root = self.resolved(&mut head, &mut nodes, &ends).await?;
             changes = self.changes(&head, root, sn, pdu).await?;
         }
+        let notice = match status {
+            Status::Accepted => {
+                let joins: i64 =
+                    changes.iter().filter_map(|c| c.membership.as_ref()).map(MembershipChange::joins).sum();
+                let power = self.power(&head).await?;
+                self.push.notice(pdu, head.joined + joins, || Ok(Some(power)))?
+            }
+            _ => Notice::default(),
+        };
         let commit = RoomCommit {
             room_sn: head.sn,
             base: Base::At { rev: head.rev, prevs: prev_sns.clone() },
@@ -113,6 +124,7 @@ impl Rooms {
                 prev_sns,
                 auth_sns: auths.iter().map(|e| e.sn).collect(),
                 sent_by: None,
+                notice,
             }],
             nodes: nodes.iter().map(|new| (new.hash.0.to_vec(), new.body.clone())).collect(),
             state_root: root.0.to_vec(),

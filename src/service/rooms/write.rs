@@ -16,6 +16,7 @@ use std::{
 use hearth_core::{
     Error, Result, auth, canonical,
     event::{self, Draft, Pdu},
+    power::Power,
     room_version::RoomVersion,
     state::trie::{NewNode, NodeHash},
     visibility::membership_in,
@@ -93,6 +94,8 @@ pub struct Head {
     pub version: &'static RoomVersion,
     pub rev: i64,
     pub root: NodeHash,
+    /// How many members are joined.
+    pub joined: i64,
     pub tips: Vec<Tip>,
     /// State nodes of commits that are on their way.
     pub made: Held,
@@ -128,6 +131,7 @@ impl Head {
             version,
             rev: room.rev,
             root: node_hash(&room.state_root)?,
+            joined: room.joined,
             tips,
             made: Held::default(),
         })
@@ -406,6 +410,7 @@ impl Rooms {
             chain.nodes.extend(made);
             chain.head.root = root;
             let membership = self.membership_change(&pdu, prev.as_ref().map(|(_, p)| p));
+            chain.head.joined += membership.as_ref().map_or(0, MembershipChange::joins);
             chain.changes.push(StateChange {
                 at: chain.events.len(),
                 event_type: kind,
@@ -423,6 +428,13 @@ impl Rooms {
             self.redaction(chain, &pdu, sn, &target).await?;
         }
 
+        let levels = |kind| fetched.get(&(kind, String::new())).map(|(_, pdu)| pdu.as_ref());
+        let power = || match levels(StateEventType::RoomCreate) {
+            Some(create) => Power::new(version, create, levels(StateEventType::RoomPowerLevels)).map(Some),
+            None => Ok(None),
+        };
+        let notice = self.push.notice(&pdu, chain.head.joined, power)?;
+
         chain.successor = chain.successor.or(part.successor);
         let after = chain.head.root;
         let tip = Tip { sn, id: pdu.event_id.clone(), depth: pdu.depth, state_after: after };
@@ -438,6 +450,7 @@ impl Rooms {
             prev_sns,
             auth_sns,
             sent_by: txn.map(|t| (t.device_id.clone(), t.txn_id.clone())),
+            notice,
         });
         Ok(())
     }

@@ -6,8 +6,8 @@ use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::{
-    AccountDataChange, Base, Direction, MembershipChange, NewAlias, NewEvent, Page, PageQuery, Persisted, Receipt,
-    Redaction, RoomCommit, RoomSync, Scope, StateChange, StateOf, Status, StoredEvent, SyncPage, SyncQuery,
+    AccountDataChange, Base, Direction, MembershipChange, NewAlias, NewEvent, Notice, Page, PageQuery, Persisted,
+    Receipt, Redaction, RoomCommit, RoomSync, Scope, StateChange, StateOf, Status, StoredEvent, SyncPage, SyncQuery,
     Transaction, account_data::AccountData as _, directory::Directory as _, ephemeral::Receipts as _,
     follow::Follow as _, rooms::Rooms as _, sync_page::SyncPages as _, timeline::Timeline as _,
 };
@@ -122,6 +122,7 @@ impl Room {
                 prev_sns: self.tips.clone(),
                 auth_sns: vec![],
                 sent_by: None,
+                notice: Notice::default(),
             });
             if made.status == Status::Accepted {
                 commit.consumed.clone_from(&self.tips);
@@ -212,12 +213,12 @@ pub(super) fn ids(events: &[StoredEvent]) -> Vec<String> {
 }
 
 impl Store {
-    async fn numbers(&self, count: usize) -> i64 {
+    pub(super) async fn numbers(&self, count: usize) -> i64 {
         self.reserve_numbers(count as i64).await.unwrap()
     }
 
     /// Stores these events in one commit; their ids.
-    async fn says(&self, room: &mut Room, made: &[Made]) -> Vec<String> {
+    pub(super) async fn says(&self, room: &mut Room, made: &[Made]) -> Vec<String> {
         let (commit, after) = room.commit(self.numbers(made.len()).await, made);
         let ids = commit.events.iter().map(|e| e.pdu.event_id.to_string()).collect();
         let stored = self.persist(commit).await.unwrap();
@@ -226,13 +227,13 @@ impl Store {
         ids
     }
 
-    async fn makes_room(&self, name: &str) -> Room {
+    pub(super) async fn makes_room(&self, name: &str) -> Room {
         let mut room = Room::new(self.numbers(1).await, name);
         self.says(&mut room, &beginning("@alice:x")).await;
         room
     }
 
-    async fn syncs(&self, user: &str, since: impl Into<Option<i64>>) -> SyncPage {
+    pub(super) async fn syncs(&self, user: &str, since: impl Into<Option<i64>>) -> SyncPage {
         self.sync_page(from_now_on(user, since)).await.unwrap()
     }
 

@@ -34,7 +34,11 @@ pub(super) fn receipts<T>(receipts: &[Receipt]) -> Result<Raw<T>> {
             about["thread_id"] = r.thread.as_str().into();
         }
         let user = r.user_id.as_str().try_into().map_err(Error::internal)?;
-        content.entry(&r.event_id).or_default().entry(&r.receipt_type).or_default().insert(user, about);
+        let of_type = content.entry(&r.event_id).or_default().entry(&r.receipt_type).or_default();
+        // There is room for one receipt of a user at an event: the one for all threads says more.
+        if r.thread.is_empty() || !of_type.contains_key(&user) {
+            of_type.insert(user, about);
+        }
     }
     raw(&json!({ "type": "m.receipt", "content": content }))
 }

@@ -9,7 +9,7 @@ use hearth_core::{
 };
 use ruma::api::client::sync::sync_events::v3::{Response, State, StateEvents};
 
-use super::{Heard, Page, SyncWish};
+use super::{Heard, Page, SyncWish, unread};
 use crate::{
     service::shape::Reader,
     sync::{Following, Syncs},
@@ -29,7 +29,7 @@ impl Syncs {
         let typers = self.typing.typers(&following.rooms, &[], self.seen(Some(since)));
         let news = self.known.journal.after(since.pos, following.as_of(), reader.user.as_str(), &following.rooms);
         let (true, Some(news)) = (typers.rooms.is_empty(), news) else { return Ok(None) };
-        following.holds_at(news.top);
+        following.went_on(reader.user.as_str(), &news.messages, news.top);
 
         let next = SyncToken { pos: news.top, serial, epoch: self.epoch, typing: typers.somebody };
         let mut response = Response::new(next.to_string());
@@ -37,7 +37,7 @@ impl Syncs {
         let mut counts: HashMap<i64, u64> = HashMap::new();
         let lazy = wish.lazy().map(|(redundant, filter)| (redundant, filter, self.told.by(reader, since, filter)));
         let sieve = Sieve::new(wish.filter.room.timeline.clone(), Arc::clone(&following.ignored));
-        for message in &news.messages {
+        for message in news.messages.iter().filter(|m| m.pos > since.pos) {
             let room_id = &message.pdu.room_id;
             if !sieve.passes(room_id, &message.pdu.json)? {
                 continue;
@@ -55,6 +55,8 @@ impl Syncs {
             }
             let room = response.rooms.join.entry(room_id.clone()).or_default();
             if *count == 1 {
+                let Some(unread) = following.unread(message.room_sn) else { return Ok(None) };
+                unread::show(wish, room, &unread)?;
                 if wish.state_after {
                     room.state = State::After(StateEvents::new());
                 }

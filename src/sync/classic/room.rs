@@ -13,6 +13,7 @@ use ruma::{
 use super::{
     SyncWish,
     data::{account_datum, receipts, wants_ephemeral},
+    unread,
 };
 use crate::{
     service::shape::{Beside, Reader, Room, redaction_of},
@@ -35,6 +36,7 @@ impl Syncs {
         if !part.receipts.is_empty() && wants_ephemeral(wish, &room.id, "m.receipt") {
             joined.ephemeral.events.push(receipts(&part.receipts)?);
         }
+        unread::show(wish, &mut joined, &part.unread)?;
         if let Some(summary) = &part.summary {
             joined.summary.joined_member_count = UInt::try_from(part.room.joined).ok();
             joined.summary.invited_member_count = UInt::try_from(part.room.invited).ok();

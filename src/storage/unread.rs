@@ -1,0 +1,276 @@
+//! Unread counts, by subtraction: what had been counted now, less what had been counted where somebody has read up to.
+//!
+//! An event that counts adds to running totals of its thread, and of its sender there, for each class of push rules that
+//! tells of it: rows by class, none by member. Only those who are told something else than their class have rows of their
+//! own, in the class that is their id. What a member has sent is subtracted, and what those sent whom they ignore.
+
+use std::collections::{BTreeMap, HashMap};
+
+use hearth_core::{
+    filter::Ignored,
+    push::{Counts, Place},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error, Result,
+    tx::{Reads, Tx, args, statements},
+};
+
+/// The timeline of a room without its threads.
+pub const MAIN: &str = "main";
+
+/// The class of those who never changed a push rule.
+pub const DEFAULT_CLASS: &str = "";
+
+statements! {
+    THREAD_OF = "SELECT thread FROM events WHERE event_id = $1 AND room_sn = $2";
+    COUNT = "INSERT INTO push_totals (room_sn, class, thread, sender, pos, notify, highlight)
+        SELECT $1, $2, $3, s.sender, $5,
+            $6 + COALESCE((SELECT t.notify FROM push_totals t
+                WHERE t.room_sn = $1 AND t.class = $2 AND t.thread = $3 AND t.sender = s.sender ORDER BY t.pos DESC LIMIT 1), 0),
+            $7 + COALESCE((SELECT t.highlight FROM push_totals t
+                WHERE t.room_sn = $1 AND t.class = $2 AND t.thread = $3 AND t.sender = s.sender ORDER BY t.pos DESC LIMIT 1), 0)
+        FROM (SELECT '' AS sender UNION ALL SELECT $4) s";
+    // The same for those of them who are in the room.
+    COUNT_OWN = "INSERT INTO push_totals (room_sn, class, thread, sender, pos, notify, highlight)
+        SELECT $1, m.user_id, $3, s.sender, $5,
+            $6 + COALESCE((SELECT t.notify FROM push_totals t
+                WHERE t.room_sn = $1 AND t.class = m.user_id AND t.thread = $3 AND t.sender = s.sender
+                ORDER BY t.pos DESC LIMIT 1), 0),
+            $7 + COALESCE((SELECT t.highlight FROM push_totals t
+                WHERE t.room_sn = $1 AND t.class = m.user_id AND t.thread = $3 AND t.sender = s.sender
+                ORDER BY t.pos DESC LIMIT 1), 0)
+        FROM memberships m CROSS JOIN (SELECT '' AS sender UNION ALL SELECT $4) s
+        WHERE m.user_id = ANY($2) AND m.room_sn = $1 AND m.membership = 'join'";
+    THREAD_COUNTS = "INSERT INTO push_threads (room_sn, thread, last_pos) VALUES ($1, $2, $3)
+        ON CONFLICT (room_sn, thread) DO UPDATE SET last_pos = excluded.last_pos";
+    // `base`: of each room, what was read in all threads, or when the user joined. `place`: each thread with something
+    // after that, and up to where it was read. `who`: whose totals to add there, and whose to subtract.
+    UNREAD = "WITH base AS MATERIALIZED (
+            SELECT r.room_sn, r.last_pos, COALESCE((SELECT MAX(b.pos) FROM (
+                SELECT c.pos FROM membership_changes c WHERE c.user_id = $2 AND c.room_sn = r.room_sn
+                    AND c.membership = 'join' AND (c.prev IS NULL OR c.prev <> 'join')
+                UNION ALL
+                SELECT q.read_pos FROM receipts q WHERE q.room_sn = r.room_sn AND q.user_id = $2
+                    AND q.type IN ('m.read', 'm.read.private') AND q.thread = ''
+            ) b), 0) AS pos
+            FROM rooms r WHERE r.room_sn = ANY($1)
+        ), place AS MATERIALIZED (
+            SELECT p.room_sn, p.thread, COALESCE((
+                SELECT MAX(q.read_pos) FROM receipts q WHERE q.room_sn = p.room_sn AND q.user_id = $2
+                    AND q.type IN ('m.read', 'm.read.private') AND q.thread = p.thread AND q.read_pos > p.pos
+            ), p.pos) AS pos
+            FROM (
+                SELECT b.room_sn, 'main' AS thread, b.pos FROM base b WHERE b.last_pos > b.pos
+                UNION ALL
+                SELECT b.room_sn, t.thread, b.pos FROM base b
+                    JOIN push_threads t ON t.room_sn = b.room_sn AND t.last_pos > b.pos
+            ) p
+        ), who AS (
+            SELECT p.room_sn, p.thread, p.pos, '' AS sender, 1 AS sign FROM place p
+            UNION ALL
+            SELECT p.room_sn, p.thread, p.pos, m.user_id, -1 FROM place p
+                JOIN memberships m ON m.room_sn = p.room_sn AND m.user_id = ANY($3)
+        ), class AS (SELECT '' AS class UNION ALL SELECT $2)
+        SELECT c.room_sn, c.thread, CAST(SUM(c.notify) AS BIGINT), CAST(SUM(c.highlight) AS BIGINT) FROM (
+            SELECT w.room_sn, w.thread, w.sign * (n.notify - COALESCE(o.notify, 0)) AS notify,
+                w.sign * (n.highlight - COALESCE(o.highlight, 0)) AS highlight
+            FROM who w CROSS JOIN class k
+            CROSS JOIN push_totals n
+            LEFT JOIN push_totals o ON o.room_sn = w.room_sn AND o.class = k.class AND o.thread = w.thread
+                AND o.sender = w.sender AND o.pos = (SELECT MAX(t.pos) FROM push_totals t WHERE t.room_sn = w.room_sn
+                    AND t.class = k.class AND t.thread = w.thread AND t.sender = w.sender AND t.pos <= w.pos)
+            WHERE n.room_sn = w.room_sn AND n.class = k.class AND n.thread = w.thread AND n.sender = w.sender
+                AND n.pos = (SELECT MAX(t.pos) FROM push_totals t WHERE t.room_sn = w.room_sn
+                    AND t.class = k.class AND t.thread = w.thread AND t.sender = w.sender)
+                AND n.pos > w.pos
+            UNION ALL
+            SELECT p.room_sn, p.thread, -r.notify, -r.highlight FROM place p
+                JOIN push_redacted r ON r.room_sn = p.room_sn AND r.class IN ('', $2) AND r.thread = p.thread AND r.pos > p.pos
+            WHERE r.sender <> ALL($3)
+        ) c GROUP BY c.room_sn, c.thread";
+
+    bulk REDACTED = "push_redacted" (
+        "room_sn": Int, "class": Text, "thread": Text, "pos": Int, "sender": Text, "notify": Int, "highlight": Int
+    ) "ON CONFLICT DO NOTHING";
+}
+
+/// What an event counts, and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notice {
+    pub place: Place,
+    /// For each class that it is told to, what it counts there.
+    pub classes: Vec<(String, Counts)>,
+    /// For users who are told something else, what that is beyond what their class is told. Those who are not in the
+    /// room may be among them.
+    pub own: Vec<(Vec<String>, Counts)>,
+}
+
+impl Notice {
+    /// Once it is known which thread it is in; `None` if it counts nothing.
+    pub(crate) fn counted(&self, thread: Option<String>) -> Option<Counted> {
+        let counts = !(self.classes.is_empty() && self.own.is_empty());
+        let thread = thread.unwrap_or_else(|| MAIN.to_owned());
+        counts.then(|| Counted { thread, classes: self.classes.clone(), own: self.own.clone() })
+    }
+}
+
+/// The same of an event that was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// Its root, or `main`.
+    pub thread: String,
+    pub classes: Vec<(String, Counts)>,
+    pub own: Vec<(Vec<String>, Counts)>,
+}
+
+impl Counted {
+    /// What it counts for a user of this class.
+    pub fn of(&self, class: &str, user: &str) -> Counts {
+        let class = self.classes.iter().filter(|(c, _)| c == class).map(|(_, counts)| *counts);
+        let own = self.own.iter().filter(|(users, _)| users.iter().any(|u| u == user)).map(|(_, counts)| *counts);
+        class.chain(own).fold(Counts::NONE, |all, counts| all + counts)
+    }
+}
+
+/// What somebody has not read in a room, by thread; a thread without any is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unread(BTreeMap<String, Counts>);
+
+impl Unread {
+    pub fn add(&mut self, thread: &str, counts: Counts) {
+        if counts.is_none() {
+            return;
+        }
+        match self.0.get_mut(thread) {
+            Some(known) => *known += counts,
+            None => {
+                self.0.insert(thread.to_owned(), counts);
+            }
+        }
+    }
+
+    /// Of the timeline without its threads.
+    pub fn main(&self) -> Counts {
+        self.0.get(MAIN).copied().unwrap_or_default()
+    }
+
+    pub fn threads(&self) -> impl Iterator<Item = (&str, Counts)> {
+        self.0.iter().filter(|(thread, _)| *thread != MAIN).map(|(thread, counts)| (thread.as_str(), *counts))
+    }
+
+    /// Of all of the room.
+    pub fn all(&self) -> Counts {
+        self.0.values().fold(Counts::NONE, |all, counts| all + *counts)
+    }
+
+    /// How many threads have something unread.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What is kept with an event of what it counted, so that it can be taken off again.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Kept {
+    #[serde(rename = "c", default, skip_serializing_if = "Vec::is_empty")]
+    classes: Vec<(String, i64, i64)>,
+    #[serde(rename = "u", default, skip_serializing_if = "Vec::is_empty")]
+    own: Vec<(Vec<String>, i64, i64)>,
+}
+
+/// The root of the thread that an event belongs to; `None` for the main timeline.
+pub(crate) async fn thread_of<R: Reads>(tx: &mut R, room_sn: i64, place: &Place) -> Result<Option<String>> {
+    match place {
+        Place::Main => Ok(None),
+        Place::Thread(root) => Ok(Some(root.to_string())),
+        Place::With(other) => match tx.query_opt(THREAD_OF, args![other.as_str(), room_sn]).await? {
+            Some(mut row) => row.get(0),
+            None => Ok(None),
+        },
+    }
+}
+
+/// What is kept with the event; `None` if it counts nothing.
+pub(crate) fn kept(notice: &Notice) -> Result<Option<String>> {
+    if notice.classes.is_empty() && notice.own.is_empty() {
+        return Ok(None);
+    }
+    let kept = Kept {
+        classes: notice.classes.iter().map(|(class, c)| (class.clone(), c.notify, c.highlight)).collect(),
+        own: notice.own.iter().map(|(users, c)| (users.clone(), c.notify, c.highlight)).collect(),
+    };
+    serde_json::to_string(&kept).map(Some).map_err(|e| Error::Internal(e.to_string()))
+}
+
+/// Adds an event at `pos` to the totals.
+pub(crate) async fn count<T: Tx>(
+    tx: &mut T,
+    room_sn: i64,
+    pos: i64,
+    sender: &str,
+    thread: Option<&str>,
+    notice: &Notice,
+) -> Result<()> {
+    if notice.classes.is_empty() && notice.own.is_empty() {
+        return Ok(());
+    }
+    if let Some(thread) = thread {
+        tx.execute(THREAD_COUNTS, args![room_sn, thread, pos]).await?;
+    }
+    let thread = thread.unwrap_or(MAIN);
+    for (class, c) in &notice.classes {
+        tx.execute(COUNT, args![room_sn, class, thread, sender, pos, c.notify, c.highlight]).await?;
+    }
+    for (users, c) in &notice.own {
+        tx.execute(COUNT_OWN, args![room_sn, users.clone(), thread, sender, pos, c.notify, c.highlight]).await?;
+    }
+    Ok(())
+}
+
+/// Takes a redacted event off again, for those who have not read it.
+pub(crate) async fn redacted<T: Tx>(
+    tx: &mut T,
+    room_sn: i64,
+    pos: i64,
+    sender: &str,
+    thread: Option<&str>,
+    kept: &str,
+) -> Result<()> {
+    let kept: Kept = serde_json::from_str(kept).map_err(|e| Error::Corrupt(format!("what an event counted: {e}")))?;
+    let own = kept.own.iter().flat_map(|(users, n, h)| users.iter().map(move |user| (user, n, h)));
+    let all = kept.classes.iter().map(|(class, n, h)| (class, n, h)).chain(own);
+    let thread = thread.unwrap_or(MAIN);
+    let rows: Vec<_> = all
+        .map(|(class, n, h)| {
+            vec![room_sn.into(), class.into(), thread.into(), pos.into(), sender.into(), (*n).into(), (*h).into()]
+        })
+        .collect();
+    tx.insert_rows(REDACTED, &rows).await.map(drop)
+}
+
+/// What the user has not read in each of these rooms; a room without any is left out.
+pub(crate) async fn unread<R: Reads>(
+    tx: &mut R,
+    user_id: &str,
+    ignored: &Ignored,
+    rooms: Vec<i64>,
+) -> Result<HashMap<i64, Unread>> {
+    let mut unread = HashMap::<i64, Unread>::new();
+    if rooms.is_empty() {
+        return Ok(unread);
+    }
+    let not_by =
+        ignored.users().filter(|id| !id.contains('\0')).chain([user_id]).map(str::to_owned).collect::<Vec<_>>();
+    for mut row in tx.query(UNREAD, args![rooms, user_id, not_by]).await? {
+        let (room_sn, thread): (i64, String) = (row.get(0)?, row.get(1)?);
+        let counts = Counts { notify: row.get(2)?, highlight: row.get(3)? };
+        unread.entry(room_sn).or_default().add(&thread, counts);
+    }
+    Ok(unread)
+}
