@@ -21,5 +21,6 @@ mod secrets;
 mod sync;
 mod sync_filters;
 mod sync_members;
+mod told;
 mod unread;
 mod upgrade;
