@@ -13,6 +13,7 @@ mod frame;
 mod graph;
 mod guards;
 mod limits;
+mod model;
 mod process;
 mod promises;
 mod refresh;
