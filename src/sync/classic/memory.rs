@@ -26,13 +26,13 @@ impl Syncs {
         let Some(following) = self.following.get(reader.user) else { return Ok(None) };
         // The serial first: a change after this is seen with the next token.
         let serial = self.serial.now();
-        let typing = self.typing.changed(&following.rooms, (since.epoch == self.epoch).then_some(since.serial));
+        let typers = self.typing.typers(&following.rooms, &[], self.seen(Some(since)));
         let news = self.known.journal.after(since.pos, following.as_of(), reader.user.as_str(), &following.rooms);
-        let (true, Some(news)) = (typing.is_empty(), news) else { return Ok(None) };
+        let (true, Some(news)) = (typers.rooms.is_empty(), news) else { return Ok(None) };
         let Some(presence) = self.presence_from_memory(reader, wish, &following)? else { return Ok(None) };
         following.went_on(reader.user.as_str(), &news.messages, news.top);
 
-        let next = SyncToken { pos: news.top, serial, epoch: self.epoch };
+        let next = SyncToken { pos: news.top, serial, epoch: self.epoch, typing: typers.somebody };
         let mut response = Response::new(next.to_string());
         response.presence.events = presence;
         let limit = wish.timeline_limit();

@@ -34,7 +34,7 @@ impl Syncs {
         joined.account_data = room_account_data(wish, &room, part)?;
         joined.ephemeral = Ephemeral::new();
         if !part.receipts.is_empty() && wants_ephemeral(wish, &room.id, "m.receipt") {
-            joined.ephemeral.events.push(receipts(&part.receipts)?);
+            joined.ephemeral.events.extend(receipts(&part.receipts)?);
         }
         unread::show(wish, &mut joined, &part.unread)?;
         if let Some(summary) = &part.summary {
@@ -77,8 +77,9 @@ impl Syncs {
         let mut state = StateEvents::new();
         for event in &part.state {
             if filter::passes(&wish.filter.room.state, &room.id, &event.json)? {
+                let because = redaction_of(event, &part.because);
                 let membership = Some(membership_at(&part.membership, event));
-                let beside = Beside { in_sync: true, membership, ..Beside::default() };
+                let beside = Beside { because, in_sync: true, membership, ..Beside::default() };
                 state.events.push(self.shapes.event(room, event, reader, beside)?);
             }
         }
