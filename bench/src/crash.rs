@@ -6,6 +6,8 @@
 
 mod compare;
 mod marks;
+mod memberships;
+mod unread;
 mod write;
 
 use std::{
@@ -26,7 +28,7 @@ use self::{
     write::{OnError, write},
 };
 use crate::{
-    http::Http,
+    http::{Http, Reply},
     matrix::{User, text},
     postgres::Postgres,
     server::{Backend, Server, ServerOptions},
@@ -60,7 +62,7 @@ pub struct Options {
     /// From the kill of PostgreSQL until every sender has had a 200 again.
     #[arg(long, default_value_t = 10_000)]
     errors_ms: u64,
-    /// Write nothing but messages: no receipts, no account data.
+    /// Write nothing but messages: no receipts, no account data, no joins.
     #[arg(long)]
     messages_only: bool,
 }
@@ -73,6 +75,8 @@ struct Attempt {
     number: u64,
     txn: String,
     body: String,
+    /// The sender that it mentions.
+    mentions: Option<usize>,
     /// Set by a 200.
     event_id: Option<String>,
 }
@@ -90,6 +94,19 @@ impl Notes {
         self.attempts.len() - 1
     }
 
+    /// Something that is no message is about to be written.
+    fn try_mark(&mut self, mark: Mark, value: &str) {
+        let written = self.marks.entry(mark).or_default();
+        written.attempted = Some(value.to_owned());
+        written.attempts += 1;
+    }
+
+    fn acknowledge_mark(&mut self, mark: Mark, value: String) {
+        let written = self.marks.entry(mark).or_default();
+        written.acknowledged = Some(value);
+        written.acknowledgements += 1;
+    }
+
     fn acknowledge(&mut self, index: usize, event_id: String) -> Result<()> {
         let attempt = &mut self.attempts[index];
         let line = json!({"event_id": event_id, "room": attempt.room, "sender": attempt.sender, "txn": attempt.txn, "body": attempt.body});
@@ -103,12 +120,22 @@ struct World {
     senders: Vec<User>,
     observer: User,
     rooms: Vec<String>,
-    /// Receipts and account data are written beside the messages.
+    /// A room that senders come into and leave, and in which nobody speaks.
+    lobby: String,
+    /// Receipts, account data and memberships are written beside the messages.
     marks: bool,
     notes: Mutex<Notes>,
 }
 
 impl World {
+    async fn send(&self, attempt: &Attempt) -> Result<Reply> {
+        let mut content = json!({"msgtype": "m.text", "body": attempt.body});
+        if let Some(mentioned) = attempt.mentions {
+            content["m.mentions"] = json!({"user_ids": [self.senders[mentioned].id]});
+        }
+        self.senders[attempt.sender].send_content(&self.rooms[attempt.room], &attempt.txn, &content).await
+    }
+
     fn notes(&self) -> std::sync::MutexGuard<'_, Notes> {
         self.notes.lock().expect("no sender panics while it holds the notes")
     }
@@ -181,14 +208,27 @@ pub async fn run(options: Options) -> Result<bool> {
 
         // Paging everything in every cycle would cost the square of the cycles.
         let whole = options.cycles <= 20 || cycle % 20 == 0 || cycle == options.cycles;
-        if whole {
-            verdict.check(&format!("cycle {cycle}: history"), &compare_history(&world).await?);
-        }
+        let histories = if whole {
+            let (histories, violations) = compare_history(&world).await?;
+            verdict.check(&format!("cycle {cycle}: history"), &violations);
+            Some(histories)
+        } else {
+            None
+        };
         let (next, violations) = compare_sync(&world, &since, first, &mut seen).await?;
         verdict.check(&format!("cycle {cycle}: sync from before the kill"), &violations);
         since = next;
         if world.marks {
-            verdict.check(&format!("cycle {cycle}: receipts and account data"), &marks::compare(&world).await?);
+            let violations = marks::compare(&world).await?;
+            verdict.check(&format!("cycle {cycle}: receipts, account data, memberships"), &violations);
+        }
+        if let Some(histories) = histories {
+            let violations = unread::compare(&world, &histories).await?;
+            verdict.check(&format!("cycle {cycle}: unread counts"), &violations);
+            if world.marks {
+                let violations = memberships::compare(&world).await?;
+                verdict.check(&format!("cycle {cycle}: history of memberships"), &violations);
+            }
         }
         let sent = world.notes().attempts.len() - first;
         println!(
@@ -227,6 +267,7 @@ async fn set_up(url: &str, folder: &Path, options: &Options) -> Result<World> {
     for number in 0..options.rooms {
         rooms.push(observer.create_room(&format!("Room {number}")).await?);
     }
+    let lobby = observer.create_room("The lobby").await?;
     let mut senders = Vec::new();
     for number in 0..options.senders {
         let sender = User::register(&http, &format!("sender{number}")).await?;
@@ -237,7 +278,7 @@ async fn set_up(url: &str, folder: &Path, options: &Options) -> Result<World> {
     }
     let file = File::create(folder.join("acknowledged.jsonl"))?;
     let notes = Mutex::new(Notes { attempts: Vec::new(), marks: HashMap::new(), file });
-    Ok(World { senders, observer, rooms, marks: !options.messages_only, notes })
+    Ok(World { senders, observer, rooms, lobby, marks: !options.messages_only, notes })
 }
 
 const FILTER: &str = r#"{"presence":{"types":[]},"room":{"timeline":{"limit":1000,"types":["m.room.message"]},"ephemeral":{"types":[]}}}"#;
@@ -303,9 +344,7 @@ async fn kill_server(server: &mut Server, cycle: Cycle<'_>) -> Result<Recovery> 
         if attempt.event_id.is_some() && last.get(&attempt.sender) != Some(&offset) {
             continue;
         }
-        let user = &world.senders[attempt.sender];
-        let reply = user.send(&world.rooms[attempt.room], &attempt.txn, &attempt.body).await;
-        match (reply, &attempt.event_id) {
+        match (world.send(attempt).await, &attempt.event_id) {
             (Ok(reply), known) if reply.status.is_success() => {
                 let event_id = text(&reply.json()?, "event_id")?;
                 match known {

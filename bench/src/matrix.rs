@@ -62,8 +62,13 @@ impl User {
 
     /// Sends a text message; the reply may be anything.
     pub async fn send(&self, room: &str, txn: &str, body: &str) -> Result<Reply> {
+        self.send_content(room, txn, &json!({"msgtype": "m.text", "body": body})).await
+    }
+
+    /// The same, with all that the message says.
+    pub async fn send_content(&self, room: &str, txn: &str, content: &Value) -> Result<Reply> {
         let path = format!("/_matrix/client/v3/rooms/{}/send/m.room.message/{}", segment(room), segment(txn));
-        self.call(Method::PUT, &path, Some(&json!({"msgtype": "m.text", "body": body}))).await
+        self.call(Method::PUT, &path, Some(content)).await
     }
 
     /// One sync; `wait` is how long the server may hold it.

@@ -12,10 +12,10 @@ use super::{Attempt, FILTER, World};
 use crate::matrix::{User, text};
 
 /// A message as a server tells it.
-struct Found {
-    event_id: String,
-    sender: String,
-    body: String,
+pub(super) struct Found {
+    pub(super) event_id: String,
+    pub(super) sender: String,
+    pub(super) body: String,
 }
 
 fn messages(events: &[Value]) -> Vec<Found> {
@@ -69,33 +69,41 @@ fn compare(senders: &[User], room: usize, attempts: &[Attempt], found: &[Found])
     violations
 }
 
-/// Every room from its end to its beginning.
-pub(super) async fn compare_history(world: &World) -> Result<Vec<String>> {
+/// Every room from its end to its beginning: its messages, oldest first, and the violations.
+pub(super) async fn compare_history(world: &World) -> Result<(Vec<Vec<Found>>, Vec<String>)> {
     let attempts = world.notes().attempts.clone();
     let mut violations = Vec::new();
+    let mut histories = Vec::new();
     for (number, room) in world.rooms.iter().enumerate() {
         let mut found = Vec::new();
-        let mut from: Option<String> = None;
-        let mut began = false;
-        for _ in 0..100_000 {
-            let page = world.observer.messages(room, from.as_deref()).await?;
-            let chunk = page["chunk"].as_array().context("no chunk")?;
-            found.extend(messages(chunk));
-            began |= chunk.iter().any(|event| event["type"] == "m.room.create");
-            let end = page.get("end").and_then(Value::as_str).map(str::to_owned);
-            // Some servers answer a last page that is empty, some leave its `end` out.
-            if end.is_none() || chunk.is_empty() || end == from {
-                break;
-            }
-            from = end;
-        }
+        let began = page_back(&world.observer, room, |chunk| found.extend(messages(chunk))).await?;
         if !began {
             violations.push(format!("paging room {number} ended before its beginning"));
         }
         found.reverse();
         violations.extend(compare(&world.senders, number, &attempts, &found));
+        histories.push(found);
     }
-    Ok(violations)
+    Ok((histories, violations))
+}
+
+/// Hands over all pages of a room, newest first; whether they reached its beginning.
+pub(super) async fn page_back(reader: &User, room: &str, mut take: impl FnMut(&[Value])) -> Result<bool> {
+    let mut from: Option<String> = None;
+    let mut began = false;
+    for _ in 0..100_000 {
+        let page = reader.messages(room, from.as_deref()).await?;
+        let chunk = page["chunk"].as_array().context("no chunk")?;
+        take(chunk);
+        began |= chunk.iter().any(|event| event["type"] == "m.room.create");
+        let end = page.get("end").and_then(Value::as_str).map(str::to_owned);
+        // Some servers answer a last page that is empty, some leave its `end` out.
+        if end.is_none() || chunk.is_empty() || end == from {
+            break;
+        }
+        from = end;
+    }
+    Ok(began)
 }
 
 /// Syncs from `since` until nothing more comes, closing the gaps of limited timelines; the new token and the violations.
@@ -174,7 +182,8 @@ mod tests {
 
     fn attempt(number: u64, event_id: Option<&str>) -> Attempt {
         let name = format!("n{number}");
-        Attempt { sender: 0, room: 0, number, txn: name.clone(), body: name, event_id: event_id.map(str::to_owned) }
+        let event_id = event_id.map(str::to_owned);
+        Attempt { sender: 0, room: 0, number, txn: name.clone(), body: name, mentions: None, event_id }
     }
 
     fn found(number: u64) -> Found {

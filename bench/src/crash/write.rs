@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Result;
 
-use super::{Attempt, World, marks::Mark};
+use super::{Attempt, World, marks::Mark, memberships};
 use crate::{http::Reply, matrix::text};
 
 /// How a sender takes a request that was not acknowledged.
@@ -54,19 +54,18 @@ async fn write_as(
     on_error: OnError,
     stop: Arc<AtomicBool>,
 ) -> Result<Met> {
-    let user = &world.senders[sender];
     let mut met = Met::default();
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
         number += 1;
         let room = rng.usize(..world.rooms.len());
-        let room_id = &world.rooms[room];
         let txn = format!("c{cycle}-s{sender}-n{number}");
         let number = u64::from(cycle) * 10_000_000 + number;
         let body = format!("{txn} {}", "word ".repeat(rng.usize(0..60)));
-        let attempt = Attempt { sender, room, number, txn: txn.clone(), body: body.clone(), event_id: None };
-        let index = world.notes().begin(attempt);
-        let Some(reply) = insist(&mut met, &txn, on_error, || user.send(room_id, &txn, &body)).await else {
+        let mentions = rng.bool().then(|| rng.usize(..world.senders.len()));
+        let attempt = Attempt { sender, room, number, txn: txn.clone(), body, mentions, event_id: None };
+        let index = world.notes().begin(attempt.clone());
+        let Some(reply) = insist(&mut met, &txn, on_error, || world.send(&attempt)).await else {
             return Ok(met);
         };
         let event_id = text(&reply.json()?, "event_id")?;
@@ -76,15 +75,20 @@ async fn write_as(
         let mark = match number % 8 {
             _ if !world.marks => continue,
             0 => Mark::Receipt { sender, room },
+            2 => Mark::Membership { sender },
             4 => Mark::AccountData { sender },
             _ => continue,
         };
-        let value = if matches!(mark, Mark::Receipt { .. }) { event_id } else { txn };
-        world.notes().marks.entry(mark).or_default().attempted = Some(value.clone());
+        let value = match mark {
+            Mark::Receipt { .. } => event_id,
+            Mark::AccountData { .. } => txn,
+            Mark::Membership { .. } => memberships::next(&world, mark).to_owned(),
+        };
+        world.notes().try_mark(mark, &value);
         if insist(&mut met, &value, on_error, || mark.write(&world, &value)).await.is_none() {
             return Ok(met);
         }
-        world.notes().marks.entry(mark).or_default().acknowledged = Some(value);
+        world.notes().acknowledge_mark(mark, value);
     }
     Ok(met)
 }

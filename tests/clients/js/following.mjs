@@ -1,4 +1,4 @@
-// How a client follows: after a long time away, and with a filter.
+// How a client follows: after a long time away, with a filter, and in a large room with few members at first.
 import * as sdk from "matrix-js-sdk";
 import { bodies, check, equal, follow, goodbye, login, register, sees, until } from "./kit.mjs";
 
@@ -7,6 +7,7 @@ export async function following() {
     const [heidi, ivan] = [await login("heidi"), await login("ivan")];
     await gap(heidi, ivan);
     await filters(heidi, ivan);
+    await members(heidi);
     await goodbye(heidi, ivan);
 }
 
@@ -46,6 +47,35 @@ async function gap(heidi, ivan) {
         await until(heidi, "the topic", () =>
             heidi.getRoom(roomId).currentState.getStateEvents("m.room.topic", "")?.getContent().topic === "Tides");
         equal(heidi.getRoom(roomId).getJoinedMemberCount(), 2);
+    });
+}
+
+async function members(heidi) {
+    const names = Array.from({ length: 12 }, (_, index) => `sailor${index + 1}`);
+    const sailors = await register(...names);
+    const { room_id: roomId } = await heidi.createRoom({ preset: "public_chat", name: "The mess" });
+    for (const sailor of sailors) await sailor.joinRoom(roomId);
+    // Enough words to push the joins out of a timeline of ten.
+    for (let number = 1; number <= 12; number++) await heidi.sendTextMessage(roomId, `announcement ${number}`);
+    await sailors[0].sendTextMessage(roomId, "aye");
+    await sees(heidi, roomId, "aye");
+
+    await check("lazy loading shows who spoke, and how many there are", async () => {
+        const lazy = await login("heidi", { lazyLoadMembers: true });
+        const room = lazy.getRoom(roomId);
+        equal(room.getJoinedMemberCount(), 13, "how many");
+        equal(room.getMembers().map((member) => member.userId).sort(), ["@heidi:localhost", "@sailor1:localhost"], "who");
+        await sailors[4].sendTextMessage(roomId, "may I speak?");
+        await sees(lazy, roomId, "may I speak?");
+        equal(room.getMember("@sailor5:localhost")?.membership, "join", "who speaks for the first time");
+
+        await room.loadMembersIfNeeded();
+        equal(room.getJoinedMembers().map((member) => member.userId).sort(),
+            ["@heidi:localhost", ...names.map((name) => `@${name}:localhost`)].sort(), "everybody");
+        await sailors[11].leave(roomId);
+        await until(lazy, "that one left", () => room.getMember("@sailor12:localhost").membership === "leave");
+        await until(lazy, "how many are left", () => room.getJoinedMemberCount() === 12);
+        await goodbye(lazy);
     });
 }
 

@@ -7,7 +7,7 @@ import * as sdk from "matrix-js-sdk";
 import { logger } from "matrix-js-sdk/lib/logger.js";
 
 logger.setLevel?.("silent");
-const baseUrl = process.env.BASE_URL;
+export const baseUrl = process.env.BASE_URL;
 export const password = "a password that is long enough";
 export const LIMIT = 30_000;
 // The SDK asks a lost server again every 5 to 10 seconds.

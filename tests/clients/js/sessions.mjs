@@ -1,6 +1,6 @@
 // One person's sessions: who may end them, what ends them, and how one goes on under a new token.
 import * as sdk from "matrix-js-sdk";
-import { check, equal, goodbye, login, loginReply, password, refusal, register } from "./kit.mjs";
+import { baseUrl, check, equal, goodbye, login, loginReply, password, refusal, register } from "./kit.mjs";
 
 const userId = "@grace:localhost";
 
@@ -64,6 +64,20 @@ export async function sessions() {
         await withPassword((auth) => phone.setPassword(auth, password, false), "a much better password");
         equal((await tablet.whoami()).user_id, userId);
         await goodbye(tablet);
+    });
+    await check("a session goes on under a new token, and the old pair ends", async () => {
+        const old = await loginReply("grace", { refresh_token: true });
+        equal([typeof old.refresh_token, old.expires_in_ms > 0], ["string", true], "what a login gives");
+        const client = sdk.createClient({ baseUrl, userId, accessToken: old.access_token, deviceId: old.device_id });
+        const renewed = await client.refreshToken(old.refresh_token);
+        client.setAccessToken(renewed.access_token);
+        equal((await client.whoami()).device_id, old.device_id, "the device");
+
+        const late = sdk.createClient({ baseUrl, userId, accessToken: old.access_token, deviceId: old.device_id });
+        equal(await refusal(late.whoami()), "M_UNKNOWN_TOKEN", "the old token");
+        equal(await refusal(client.refreshToken(old.refresh_token)), "M_UNKNOWN_TOKEN", "the old refresh token");
+        client.setAccessToken((await client.refreshToken(renewed.refresh_token)).access_token);
+        await client.logout();
     });
     await check("an account is deactivated, and nobody logs in to it again", async () => {
         const ended = ends(phone);

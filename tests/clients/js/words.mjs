@@ -66,5 +66,40 @@ export async function words() {
         const left = { "👍": [carolId], "🍰": [carolId] };
         await Promise.all([carol, dave].map((client) => until(client, "that one is gone", same(client, left))));
     });
+    await unread(carol, dave, roomId);
     await goodbye(carol, dave);
+}
+
+async function unread(carol, dave, roomId) {
+    const counts = (client) => ["total", "highlight"].map((kind) => client.getRoom(roomId).getUnreadNotificationCount(kind));
+    const counted = (client, total, highlight) => until(client, `${total} unread, ${highlight} of them for him`, () =>
+        counts(client)[0] === total && counts(client)[1] === highlight);
+    const say = (client, body, mentions = {}) =>
+        client.sendMessage(roomId, { msgtype: "m.text", body, "m.mentions": mentions });
+    const laptop = await login("dave");
+
+    await check("what is unread is counted, and what mentions one", async () => {
+        await dave.sendReadReceipt(dave.getRoom(roomId).getLiveTimeline().getEvents().at(-1));
+        await Promise.all([dave, laptop].map((client) => counted(client, 0, 0)));
+        await say(carol, "Tea is served");
+        await say(carol, "Dave, yours is getting cold", { user_ids: [dave.getUserId()] });
+        await say(carol, "Very cold");
+        await Promise.all([dave, laptop].map((client) => counted(client, 3, 1)));
+        const again = await login("dave");
+        equal(counts(again), [3, 1], "a new login");
+        await goodbye(again);
+    });
+    await check("what is read on one device is read on the other", async () => {
+        await dave.sendReadReceipt(dave.getRoom(roomId).getLiveTimeline().getEvents().at(-2));
+        await counted(laptop, 1, 0);
+        await dave.sendReadReceipt(dave.getRoom(roomId).getLiveTimeline().getEvents().at(-1));
+        await Promise.all([dave, laptop].map((client) => counted(client, 0, 0)));
+    });
+    await check("one's own words are not unread", async () => {
+        await say(dave, "On my way");
+        await sees(laptop, roomId, "On my way");
+        equal(counts(laptop), [0, 0]);
+        await counted(carol, 1, 0);
+    });
+    await goodbye(laptop);
 }

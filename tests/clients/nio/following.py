@@ -1,8 +1,8 @@
-"""How a client follows: after a long time away, and with a filter."""
+"""How a client follows: after a long time away, with a filter, and in a room with few members at first."""
 
 from nio import RoomMessageText, RoomPreset, RoomTopicEvent, SyncError
 
-from kit import check, equal, good, history, people, session
+from kit import check, equal, good, history, people, register, session
 
 
 def texts(events):
@@ -13,6 +13,7 @@ async def following():
     async with people("heidi_n", "ivan_n") as (heidi, ivan):
         await gap(ivan)
         await filters(heidi, ivan)
+        await members(heidi)
 
 
 async def gap(ivan):
@@ -66,3 +67,31 @@ async def filters(heidi, ivan):
             # What is not in the timeline is in the state all the same.
             topics = [event.topic for event in page.rooms.join[wanted].state if isinstance(event, RoomTopicEvent)]
             equal(topics, ["Course and speed"])
+
+
+async def members(heidi):
+    names = [f"stoker_n{number}" for number in range(1, 7)]
+    room = good(await heidi.client.room_create(name="The mess", preset=RoomPreset.public_chat)).room_id
+    await register(*names)
+    for name in names:
+        async with session(name) as stoker:
+            good(await stoker.join(room))
+    for number in range(1, 13):
+        await heidi.says(room, f"announcement {number}")
+    lazy = {"room": {"state": {"lazy_load_members": True}, "timeline": {"limit": 10}}}
+
+    def told(page):
+        state = page.rooms.join[room].state + page.rooms.join[room].timeline.events
+        return sorted(event.state_key for event in state if event.source["type"] == "m.room.member")
+
+    async with check("lazy loading tells of who speaks, and how many there are"):
+        async with session("heidi_n") as again:
+            page = good(await again.sync(sync_filter=lazy))
+            equal(told(page), [heidi.id])
+            equal(page.rooms.join[room].summary.joined_member_count, 7)
+            async with session(names[2]) as stoker:
+                good(await stoker.room_send(room, "m.room.message", {"msgtype": "m.text", "body": "may I speak?"}))
+            page = good(await again.sync(sync_filter=lazy))
+            equal((told(page), texts(page.rooms.join[room].timeline.events)), ([f"@{names[2]}:localhost"], ["may I speak?"]))
+            everybody = good(await again.joined_members(room)).members
+            equal(sorted(member.user_id for member in everybody), sorted([heidi.id, *(f"@{name}:localhost" for name in names)]))

@@ -45,6 +45,21 @@ async def words():
             good(await dave.client.room_redact(room, withdrawn))
             for person in (carol, dave):
                 await person.sees("that one is gone", lambda who=person: who.reactions == {kept: both[kept]})
+        async with check("what is unread is counted until it is read"):
+            def counts(person):
+                shown = person.client.rooms[room]
+                return shown.unread_notifications, shown.unread_highlights
+
+            good(await dave.client.update_receipt_marker(room, await carol.says(room, "Up to here")))
+            await dave.sees("that all is read", lambda: counts(dave) == (0, 0))
+            await carol.says(room, "Tea is served")
+            good(await carol.client.room_send(room, "m.room.message", {
+                "msgtype": "m.text", "body": "Yours is getting cold", "m.mentions": {"user_ids": [dave.id]},
+            }))
+            last = await carol.says(room, "Very cold")
+            await dave.sees("three, one of them for him", lambda: counts(dave) == (3, 1))
+            good(await dave.client.update_receipt_marker(room, last))
+            await dave.sees("that all is read again", lambda: counts(dave) == (0, 0))
         async with check("an event that is not there is not found"):
             response = await dave.client.room_get_event(room, "$nothing")
             equal((type(response), response.status_code), (RoomGetEventError, "M_NOT_FOUND"))
