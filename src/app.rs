@@ -92,6 +92,7 @@ pub struct Running {
 }
 
 /// The database, and who is told of its commits.
+#[derive(Clone)]
 pub struct Opened {
     pub storage: Arc<dyn Storage>,
     pub notifier: Arc<Notifier>,
@@ -195,11 +196,17 @@ pub struct House {
     first_admin_token: Option<String>,
 }
 
-/// Builds the house, and lets the workers begin.
+/// Opens the database, builds the house, and lets the workers begin.
 pub async fn build(config: Arc<Config>, deps: &Deps) -> Result<House, StartError> {
+    let opened = open(&config, Arc::new(LocalBus::default())).await?;
+    build_on(opened, config, deps).await
+}
+
+/// Builds the house on a database that is open: with caches and an epoch of its own, as after a start.
+pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Result<House, StartError> {
     let shutdown = Shutdown::default();
     let supervisor = Supervisor::new(shutdown.clone());
-    let Opened { storage, notifier, bus, known } = open(&config, Arc::new(LocalBus::default())).await?;
+    let Opened { storage, notifier, bus, known } = opened;
     let signer = Arc::new(signer(&config, &*storage, deps).await?);
 
     let (clock, rng) = (&deps.clock, &deps.rng);

@@ -137,7 +137,7 @@ impl Timelines {
             start: from,
             end: page.end.map(token),
             chunk: self.events(&room, reader, &page.events, beside)?,
-            state: self.states(&room, reader, &page.members)?,
+            state: self.states(&room, reader, &page.members).await?,
         })
     }
 
@@ -172,7 +172,7 @@ impl Timelines {
             event: event.into_iter().next().ok_or_else(unknown)?,
             before: self.events(&room, reader, &found.before, beside)?,
             after: self.events(&room, reader, &found.after, beside)?,
-            state: self.states(&room, reader, &found.state)?,
+            state: self.states(&room, reader, &found.state).await?,
         })
     }
 
@@ -195,8 +195,15 @@ impl Timelines {
         shaped.collect()
     }
 
-    fn states<T>(&self, room: &Room, reader: Reader<'_>, state: &[StoredEvent]) -> Result<Vec<Raw<T>>> {
-        state.iter().map(|e| self.shapes.event(room, e, reader, Beside::default())).collect()
+    /// Events of the state as the reader gets them.
+    async fn states<T>(&self, room: &Room, reader: Reader<'_>, state: &[StoredEvent]) -> Result<Vec<Raw<T>>> {
+        let redactions: Vec<String> = state.iter().filter_map(|e| e.redacted_by.clone()).collect();
+        let because = match redactions.is_empty() {
+            true => Vec::new(),
+            false => self.storage.events_by_id(redactions).await?,
+        };
+        let beside = |event| Beside { because: redaction_of(event, &because), ..Beside::default() };
+        state.iter().map(|e| self.shapes.event(room, e, reader, beside(e))).collect()
     }
 
     /// One event, if the reader may see it.
@@ -242,7 +249,7 @@ impl Timelines {
     /// The whole state.
     pub async fn state<T>(&self, reader: Reader<'_>, room_id: &RoomId) -> Result<Vec<Raw<T>>> {
         let (room, state) = self.visible_state(reader, room_id, StateOf::All, None).await?;
-        self.states(&room, reader, &state)
+        self.states(&room, reader, &state).await
     }
 
     /// One key of the state: the event as stored and as the reader gets it.
@@ -256,7 +263,8 @@ impl Timelines {
         let of = StateOf::Key(event_type.to_owned(), state_key.to_owned());
         let (room, state) = self.visible_state(reader, room_id, of, None).await?;
         let event = state.into_iter().next().ok_or_else(|| Error::not_found("The room has no such state"))?;
-        let shaped = self.shapes.event(&room, &event, reader, Beside::default())?;
+        let mut shaped = self.states(&room, reader, std::slice::from_ref(&event)).await?;
+        let shaped = shaped.pop().ok_or_else(|| Error::internal("one event is not one event"))?;
         let content = super::rooms::state::parse_stored(room.in_room(), event)?.content;
         Ok((shaped, content))
     }
@@ -270,15 +278,15 @@ impl Timelines {
         let of = StateOf::Type("m.room.member".to_owned());
         let (room, state) = self.visible_state(reader, room_id, of, at).await?;
         let mut members = Vec::with_capacity(state.len());
-        for event in &state {
+        for event in state {
             let membership = membership_in(&event.json).to_string();
             let wanted = wish.membership.as_ref().is_none_or(|m| *m == membership)
                 && wish.not_membership.as_ref().is_none_or(|m| *m != membership);
             if wanted {
-                members.push(self.shapes.event(&room, event, reader, Beside::default())?);
+                members.push(event);
             }
         }
-        Ok(members)
+        self.states(&room, reader, &members).await
     }
 
     /// The number of a room that the reader is in.

@@ -31,7 +31,7 @@ statements! {
     INSERT_ROOM = "INSERT INTO rooms (room_sn, room_id, version, rev, state_root, joined, invited, tips, last_pos, touched_pos)
         VALUES ($1, $2, $3, 0, $4, 0, 0, $5, 0, 0)";
     UPDATE_ROOM = "UPDATE rooms SET rev = rev + $2, state_root = $3, joined = joined + $4, invited = invited + $5, tips = $6,
-        last_pos = $7, touched_pos = $7
+        last_pos = CASE WHEN $7 > last_pos THEN $7 ELSE last_pos END, touched_pos = $8
         WHERE room_sn = $1";
     INSERT_TRANSACTION = "INSERT INTO transactions (user_id, device_id, txn_id, scope, result, created_ms)
         VALUES ($1, $2, $3, $4, $5, $6)";
@@ -474,6 +474,9 @@ impl Op for Persist {
             threads.push(thread);
         }
         let last_pos = positions.last().copied().unwrap_or_default();
+        // What was refused is in nobody's timeline.
+        let mut shown = c.events.iter().zip(&positions).filter(|(e, _)| e.status == Status::Accepted);
+        let last_shown = shown.next_back().map_or(0, |(_, pos)| *pos);
 
         if let Base::New { room_id, version } = &c.base {
             tx.execute(INSERT_ROOM, args![c.room_sn, room_id, version, c.state_root.clone(), Vec::<u8>::new()]).await?;
@@ -489,7 +492,8 @@ impl Op for Persist {
         }
         let (joined, invited) = self.state_changes(tx, &positions).await?;
         let rev_step = i64::from(!c.changes.is_empty());
-        let update = args![c.room_sn, rev_step, c.state_root.clone(), joined, invited, pack(&tips), last_pos];
+        let update =
+            args![c.room_sn, rev_step, c.state_root.clone(), joined, invited, pack(&tips), last_shown, last_pos];
         tx.execute(UPDATE_ROOM, update).await?;
 
         if let Some(t) = &c.transaction {

@@ -40,6 +40,8 @@ statements! {
         ON c.room_sn = e.room_sn AND c.type = 'm.room.member' AND c.state_key = e.sender WHERE e.sn = ANY($1)";
     RECEIPTS = "SELECT room_sn, user_id, type, thread, event_id, ts FROM receipts
         WHERE room_sn = ANY($1) AND pos > $2 AND pos <= $3 AND (type <> 'm.read.private' OR user_id = $4) ORDER BY pos";
+    OLDER_ACCOUNT_DATA = "SELECT room_sn, type, content FROM account_data
+        WHERE user_id = $1 AND room_sn = ANY($2) AND pos <= $3 AND content IS NOT NULL ORDER BY pos";
     // And whom the user ignores, changed or not.
     ACCOUNT_DATA = "SELECT room_sn, type, content, pos FROM account_data WHERE user_id = $1 AND pos > $2 AND pos <= $3
         UNION ALL SELECT -1, type, content, pos FROM account_data
@@ -124,7 +126,7 @@ pub struct RoomSync {
     pub state: Vec<StoredEvent>,
     /// By the number of a state event in the timeline, the one it replaced.
     pub replaced: HashMap<i64, StoredEvent>,
-    /// The redactions of redacted events in the timeline.
+    /// The redactions of redacted events in timeline and state.
     pub because: Vec<StoredEvent>,
     /// The user's membership, from the positions where it became so.
     pub membership: Vec<(i64, String)>,
@@ -242,6 +244,15 @@ impl Query for ReadSync {
                 }
                 "invite" | "knock" if m.pos > since => stripped.push(m),
                 _ => {}
+            }
+        }
+
+        if let (Some(since), false) = (q.since, initial.is_empty()) {
+            // What was kept for a room before the user came: they were not told of it then.
+            let rooms: Vec<i64> = initial.iter().map(|m| m.room.room_sn).collect();
+            for mut row in tx.query(OLDER_ACCOUNT_DATA, args![&q.user_id, rooms, since]).await? {
+                let (room_sn, kind, content): (i64, String, Option<String>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                account_data.entry(room_sn).or_default().push((kind, content));
             }
         }
 
@@ -379,7 +390,8 @@ impl ReadSync {
             };
             receipts.entry(receipt.room_sn).or_default().push(receipt);
         }
-        let shown: Vec<&StoredEvent> = timelines.values().flat_map(|t| &t.events).collect();
+        let in_states = states.values().flat_map(|s| &s.events);
+        let shown: Vec<&StoredEvent> = timelines.values().flat_map(|t| &t.events).chain(in_states).collect();
         let mut because = HashMap::<i64, Vec<StoredEvent>>::new();
         for redaction in redactions_of(tx, shown).await? {
             because.entry(redaction.room_sn).or_default().push(redaction);
@@ -449,9 +461,17 @@ impl ReadSync {
         // was then banned sees the ban, but not what the room became in between.
         let left_at = logs.get(&sn).and_then(VisibilityLog::left_at);
         let was_in = left_at.is_some();
-        if let Some(timeline) = timelines.get_mut(&sn).filter(|_| !was_in) {
-            timeline.events.retain(|e| e.sn == m.event_sn);
-            timeline.limited = false;
+        if let Some(timeline) = timelines.get_mut(&sn) {
+            match left_at {
+                // Also where anybody may read on: that is not what they left.
+                Some(until) => timeline.events.retain(|e| {
+                    e.pos.is_some_and(|pos| pos <= until) || logs.get(&sn).is_some_and(|l| l.is_own(e, &self.0.user_id))
+                }),
+                None => {
+                    timeline.events.retain(|e| e.sn == m.event_sn);
+                    timeline.limited = timeline.events.is_empty();
+                }
+            }
         }
         let mut states = HashMap::new();
         if was_in {
@@ -476,7 +496,7 @@ impl ReadSync {
         }
         let timeline = timelines.remove(&sn).unwrap_or_default();
         let state = states.remove(&sn).unwrap_or_default();
-        let because = redactions_of(tx, &timeline.events).await?;
+        let because = redactions_of(tx, timeline.events.iter().chain(&state.events)).await?;
         let membership = logs.remove(&sn).unwrap_or_default().membership;
         page.left.push(RoomSync {
             told: Vec::new(),

@@ -368,9 +368,26 @@ impl VisibilityLog {
             return true;
         }
         // A change of the visibility, and of one's own membership, is also seen by those who saw what was before it.
-        let is_own = self.membership.iter().any(|(at, _)| *at == pos) && is_member_event_of(&event.json, user_id);
         let is_visibility = self.visibility.iter().any(|(at, _)| *at == pos);
-        is_own || is_visibility && self.allows(pos - 1, pos)
+        self.is_own(event, user_id) || is_visibility && self.allows(pos - 1, pos)
+    }
+
+    /// Whether the user's membership changed with this event, which is about them.
+    pub(crate) fn is_own(&self, event: &StoredEvent, user_id: &str) -> bool {
+        let pos = event.pos.unwrap_or(event.topo);
+        self.membership.iter().any(|(at, _)| *at == pos) && is_member_event_of(&event.json, user_id)
+    }
+
+    /// Whether there is anything that the user may see after `low` and up to `high`, behind which they did not see all:
+    /// for then something changed that they see. How a room began is for all who ever came.
+    pub(crate) fn shows_any(&self, low: i64, high: i64) -> bool {
+        let within = |pos: i64| low < pos && pos <= high;
+        low == 0
+            || self.membership.iter().any(|(pos, _)| within(*pos))
+            || self
+                .visibility
+                .iter()
+                .any(|(pos, _)| within(*pos) && (self.allows(*pos, *pos) || self.allows(pos - 1, *pos)))
     }
 
     /// Whether the user may see what the state was at a position.

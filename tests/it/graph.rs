@@ -301,7 +301,16 @@ impl Room<'_> {
     }
 
     async fn sync(&self, name: &str, since: Option<&str>) -> ruma::api::client::sync::sync_events::v3::Response {
-        let filter = json!({ "room": { "include_leave": true, "timeline": { "limit": MOST } } });
+        self.sync_at_most(MOST, name, since).await
+    }
+
+    async fn sync_at_most(
+        &self,
+        limit: u64,
+        name: &str,
+        since: Option<&str>,
+    ) -> ruma::api::client::sync::sync_events::v3::Response {
+        let filter = json!({ "room": { "include_leave": true, "timeline": { "limit": limit } } });
         let wish = SyncWish {
             since: since.map(|t| t.parse().unwrap()),
             timeout: None,
@@ -668,6 +677,17 @@ in_rooms! {
         room.receives(&fine, Accepted).await;
         assert_eq!(fine.prev_events, [bad.event_id.clone()]);
         room.goes_on().await;
+    }
+
+    async fn what_was_refused_is_no_news(room: Room) {
+        let mut fork = room.fork().await;
+        let since = room.sync("alice", None).await.next_batch;
+        let refused = room.message(&mut fork, "carol", "not in the room");
+        room.receives(&refused, Rejected).await;
+        for limit in [0, 1] {
+            let page = room.sync_at_most(limit, "alice", Some(&since)).await;
+            assert!(page.rooms.join.is_empty(), "of at most {limit} events: {page:?}");
+        }
     }
 
     async fn what_builds_on_nothing_known_is_not_taken(room: Room) {

@@ -73,6 +73,7 @@ impl Store {
             kind: "m.ignored_user_list".to_owned(),
             content: Some(json!({ "ignored_users": list }).to_string()),
             expects: None,
+            quota: None,
         };
         self.set_account_data(change).await.unwrap();
     }

@@ -72,7 +72,7 @@ impl Showing<'_> {
     /// Between this position and the timeline nothing changes.
     fn start(&self, room: i64) -> i64 {
         let low = self.timelines.get(&room).and_then(|t| t.low);
-        if self.after { self.high } else { low.unwrap_or(self.high) }
+        if self.after { self.high } else { low.unwrap_or(self.high).min(self.high) }
     }
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn read_deltas<R: Reads>(tx: &mut R, showing: Showing<'_>) -> R
     // Of a whole state, only what changed from the timelines on has to be undone.
     let of_timeline = |room: &i64| showing.timelines.get(room).and_then(|t| t.low).unwrap_or(showing.high);
     let lowest = match showing.whole {
-        true => showing.rooms.iter().map(of_timeline).min().unwrap_or(showing.high),
+        true => showing.rooms.iter().map(of_timeline).min().unwrap_or(showing.high).min(showing.high),
         false => showing.low,
     };
     for mut row in tx.query(DELTAS, args![showing.rooms.to_vec(), lowest]).await? {
@@ -144,7 +144,6 @@ pub(super) async fn read_states<R: Reads>(
         let mut undone = HashSet::new();
         for d in deltas.of(*room) {
             if let (Some(event), Some(prev)) = (d.event, d.prev)
-                && d.pos <= showing.high
                 && in_timeline.contains(&event)
             {
                 replaced.entry(*room).or_default().push((event, prev));

@@ -86,9 +86,8 @@ impl<'a> Search<'a> {
             if let Some(log) = self.log
                 && !log.sees(&event, window.user_id)
             {
-                // What is left is a run without gaps to its end. What is hidden can't be paged to either; what somebody
-                // saw when they were here before can.
-                part.limited = log.membership.iter().any(|(at, m)| *at <= pos && m == "join");
+                // What is left is a run without gaps to its end. Is there more that can be paged to?
+                part.limited = log.shows_any(window.low, pos);
                 part.low = Some(pos);
                 self.over = true;
                 return Ok(());

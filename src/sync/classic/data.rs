@@ -24,21 +24,26 @@ pub(super) fn account_datum<T>(kind: &str, content: Option<String>) -> Result<Ra
     Raw::from_json_string(format!("{{\"type\":{kind},\"content\":{content}}}")).map_err(Error::internal)
 }
 
+/// In an `m.receipt` nobody can have read the same event in two threads: what doesn't fit goes into another one.
+///
 /// <https://spec.matrix.org/v1.19/client-server-api/#mreceipt>
-pub(super) fn receipts<T>(receipts: &[Receipt]) -> Result<Raw<T>> {
+pub(super) fn receipts<T>(receipts: &[Receipt]) -> Result<Vec<Raw<T>>> {
     type ByUser = BTreeMap<OwnedUserId, serde_json::Value>;
-    let mut content = BTreeMap::<&str, BTreeMap<&str, ByUser>>::new();
+    type ByEvent<'a> = BTreeMap<&'a str, BTreeMap<&'a str, ByUser>>;
+    let mut contents: Vec<ByEvent<'_>> = Vec::new();
     for r in receipts {
         let mut about = json!({ "ts": r.ts });
         if !r.thread.is_empty() {
             about["thread_id"] = r.thread.as_str().into();
         }
-        let user = r.user_id.as_str().try_into().map_err(Error::internal)?;
-        let of_type = content.entry(&r.event_id).or_default().entry(&r.receipt_type).or_default();
-        // There is room for one receipt of a user at an event: the one for all threads says more.
-        if r.thread.is_empty() || !of_type.contains_key(&user) {
-            of_type.insert(user, about);
+        let user: OwnedUserId = r.user_id.as_str().try_into().map_err(Error::internal)?;
+        let (event, kind) = (r.event_id.as_str(), r.receipt_type.as_str());
+        let is_free = |c: &ByEvent<'_>| c.get(event).and_then(|e| e.get(kind)).is_none_or(|k| !k.contains_key(&user));
+        let free = contents.iter().position(is_free).unwrap_or(contents.len());
+        if free == contents.len() {
+            contents.push(ByEvent::new());
         }
+        contents[free].entry(event).or_default().entry(kind).or_default().insert(user, about);
     }
-    raw(&json!({ "type": "m.receipt", "content": content }))
+    contents.iter().map(|content| raw(&json!({ "type": "m.receipt", "content": content }))).collect()
 }

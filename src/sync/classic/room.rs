@@ -34,7 +34,7 @@ impl Syncs {
         joined.account_data = room_account_data(wish, &room, part)?;
         joined.ephemeral = Ephemeral::new();
         if !part.receipts.is_empty() && wants_ephemeral(wish, &room.id, "m.receipt") {
-            joined.ephemeral.events.push(receipts(&part.receipts)?);
+            joined.ephemeral.events.extend(receipts(&part.receipts)?);
         }
         unread::show(wish, &mut joined, &part.unread)?;
         if let Some(summary) = &part.summary {
@@ -77,7 +77,8 @@ impl Syncs {
         let mut state = StateEvents::new();
         for event in &part.state {
             if filter::passes(&wish.filter.room.state, &room.id, &event.json)? {
-                let beside = Beside { in_sync: true, memberships: &part.membership, ..Beside::default() };
+                let because = redaction_of(event, &part.because);
+                let beside = Beside { because, in_sync: true, memberships: &part.membership, ..Beside::default() };
                 state.events.push(self.shapes.event(room, event, reader, beside)?);
             }
         }

@@ -1,0 +1,108 @@
+//! What a client knows, having laid one sync over the other as the specification says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ruma::{OwnedEventId, OwnedUserId};
+use serde_json::Value;
+
+use super::world::{Key, Receipts, State, Time};
+
+/// A device of somebody.
+#[derive(Clone, Default)]
+pub struct Device {
+    pub name: String,
+    /// The filter of its timelines, if it has any.
+    pub filter: Option<Value>,
+    /// It wants the state after the timeline, not before.
+    pub state_after: bool,
+    pub knows: Knowledge,
+    /// What it knew some syncs ago, the last of them last.
+    pub past: Vec<Knowledge>,
+}
+
+#[derive(Clone, Default)]
+pub struct Knowledge {
+    /// The token, and what had happened when it was given.
+    pub since: Option<(String, Time)>,
+    pub rooms: BTreeMap<usize, View>,
+    pub kept: BTreeMap<String, Value>,
+}
+
+/// A room as a device knows it.
+#[derive(Clone, Default)]
+pub struct View {
+    /// By the section that it was in last.
+    pub joined: bool,
+    /// It was told from its beginning, and of all that happened since.
+    pub complete: bool,
+    pub timeline: Vec<Item>,
+    pub state: State,
+    /// Keys whose last event in a timeline lost against another one, or is state no more: this a sync can't tell.
+    pub misled: BTreeSet<Key>,
+    pub receipts: Receipts,
+    pub kept: BTreeMap<String, Value>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    Event(OwnedEventId),
+    /// There may be events here, back from this token.
+    Gap(String),
+}
+
+impl View {
+    pub fn has(&self, id: &OwnedEventId) -> bool {
+        self.timeline.iter().any(|item| matches!(item, Item::Event(e) if e == id))
+    }
+
+    /// The token of the newest gap.
+    pub fn newest_gap(&self) -> Option<(usize, &str)> {
+        self.timeline.iter().enumerate().rev().find_map(|(i, item)| match item {
+            Item::Gap(token) => Some((i, token.as_str())),
+            Item::Event(_) => None,
+        })
+    }
+
+    /// A page backwards from the gap at `at`: what the client didn't have, and whether the gap goes on.
+    pub fn fill(&mut self, at: usize, page: &[OwnedEventId], end: Option<String>) {
+        let before: BTreeSet<&OwnedEventId> = self.timeline[..at]
+            .iter()
+            .filter_map(|item| match item {
+                Item::Event(id) => Some(id),
+                Item::Gap(_) => None,
+            })
+            .collect();
+        let fresh = page.iter().position(|id| before.contains(id));
+        let closes = fresh.is_some() || end.is_none();
+        let mut fill: Vec<Item> = page[..fresh.unwrap_or(page.len())].iter().cloned().map(Item::Event).collect();
+        if !closes && let Some(end) = end {
+            fill.push(Item::Gap(end));
+        }
+        fill.reverse();
+        self.timeline.splice(at..=at, fill);
+    }
+
+    pub fn ids(&self) -> Vec<OwnedEventId> {
+        let id = |item: &Item| match item {
+            Item::Event(id) => Some(id.clone()),
+            Item::Gap(_) => None,
+        };
+        self.timeline.iter().filter_map(id).collect()
+    }
+}
+
+/// The receipts in an `m.receipt`.
+pub fn receipts_in(content: &Value) -> Receipts {
+    let mut receipts = Receipts::new();
+    for (event, kinds) in content.as_object().into_iter().flatten() {
+        for (kind, users) in kinds.as_object().into_iter().flatten() {
+            for (user, about) in users.as_object().into_iter().flatten() {
+                let thread = about["thread_id"].as_str().unwrap_or_default().to_owned();
+                let user = OwnedUserId::try_from(user.as_str()).expect("a user");
+                let event = OwnedEventId::try_from(event.as_str()).expect("an event");
+                receipts.insert((user, kind.clone(), thread), event);
+            }
+        }
+    }
+    receipts
+}
