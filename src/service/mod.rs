@@ -6,6 +6,7 @@ mod administration;
 mod devices;
 pub mod directory;
 pub mod ephemeral;
+pub mod erased;
 pub mod filters;
 mod login;
 mod passwords;

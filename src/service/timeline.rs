@@ -11,7 +11,6 @@ use hearth_core::{
 };
 use hearth_storage::{
     ContextQuery, Direction, Membership, PageQuery, RoomRow, RoomView, StateOf, Storage, StoredEvent, VisibilityLog,
-    membership_at,
 };
 use ruma::{EventId, OwnedEventId, RoomId, api::client::filter::RoomEventFilter, serde::Raw};
 
@@ -30,6 +29,15 @@ enum Access {
     Now,
     /// As it was when they left.
     Until(i64),
+}
+
+impl Access {
+    fn until(self) -> Option<i64> {
+        match self {
+            Self::Now => None,
+            Self::Until(pos) => Some(pos),
+        }
+    }
 }
 
 /// A page of messages as it was asked for.
@@ -118,7 +126,7 @@ impl Timelines {
             },
             |t| t.boundary(),
         );
-        if let (Access::Until(pos), Direction::Back) = (access, wish.direction) {
+        if let (Some(pos), Direction::Back) = (access.until(), wish.direction) {
             from = from.min(TimelineToken { topo: pos.saturating_add(1), minor: i64::MIN });
         }
         let key = |token: TimelineToken| (token.topo, token.minor);
@@ -131,6 +139,7 @@ impl Timelines {
             direction: wish.direction,
             limit,
             filter: wish.filter,
+            until: access.until(),
         };
         let page = self.storage.page(query).await?;
         let beside = Surroundings { log: &page.log, because: &page.because, replaced: &page.replaced };
@@ -154,13 +163,14 @@ impl Timelines {
         struct Sent {
             origin_server_ts: i64,
         }
-        let (row, _) = self.open(reader, room_id).await?;
+        let (row, access) = self.open(reader, room_id).await?;
         let query = PageQuery {
             room_sn: row.room_sn,
             room_id: room_id.to_owned(),
             user_id: reader.user.to_string(),
             from: self.storage.place_of_time(row.room_sn, ts, direction).await?,
             to: None,
+            until: access.until(),
             direction,
             // Clocks may have been set back: the very first need not be it.
             limit: 20,
@@ -185,7 +195,7 @@ impl Timelines {
         filter: RoomEventFilter,
     ) -> Result<Around<T, S>> {
         let unknown = || Error::not_found("There is no such event, or you may not see it");
-        let (row, _) = self.open(reader, room_id).await?;
+        let (row, access) = self.open(reader, room_id).await?;
         let room = Room::new(&row)?;
         let limit = usize::try_from(limit.min(MAX_PAGE)).unwrap_or(0);
         let query = ContextQuery {
@@ -196,6 +206,7 @@ impl Timelines {
             before: limit / 2,
             after: limit - limit / 2,
             filter,
+            until: access.until(),
         };
         let found = self.storage.context(query).await?.ok_or_else(unknown)?;
         let beside = Surroundings { log: &found.log, because: &found.because, replaced: &found.replaced };
@@ -221,7 +232,7 @@ impl Timelines {
             let beside = Beside {
                 because: redaction_of(event, surroundings.because),
                 replaced: surroundings.replaced.get(&event.sn),
-                membership: Some(membership_at(&surroundings.log.membership, event)),
+                memberships: &surroundings.log.membership,
                 ..Beside::default()
             };
             self.shapes.event(room, event, reader, beside)

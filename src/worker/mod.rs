@@ -28,7 +28,7 @@ use self::drain::Next;
 use crate::{
     bus::Bus,
     notify::{Known, Notifier},
-    service::{presence::Presence, rooms::Rooms, sessions::Sessions},
+    service::{erased::Erased, presence::Presence, rooms::Rooms, sessions::Sessions},
     shutdown::Shutdown,
 };
 
@@ -49,6 +49,7 @@ pub struct Workers {
     pub rooms: Arc<Rooms>,
     pub presence: Arc<Presence>,
     pub sessions: Arc<Sessions>,
+    pub erased: Arc<Erased>,
     pub shutdown: Shutdown,
     pub transaction_retention_s: u64,
 }
