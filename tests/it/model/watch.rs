@@ -259,8 +259,9 @@ impl Run<'_> {
                         state_after,
                     };
                     let view = told.rooms.entry(n).or_default();
-                    view.joined = false;
                     view.lay_over(&eyes, filter, &telling).map_err(|e| failure(format!("room {n}, left: {e}")))?;
+                    view.joined |= joined_since;
+                    view.goes_out();
                     view.complete &= left.is_some();
                     if let (Some(left), true) = (left, view.complete) {
                         let mut state = (*room.events[left].current).clone();
@@ -471,13 +472,14 @@ impl View {
 
         if anew {
             self.timeline.clear();
+        } else if initial {
+            self.comes_in();
         }
         if limited {
             if initial {
                 // What is shown again is behind the gap now.
-                self.timeline.retain(
-                    |item| !matches!(item, Item::Event(id) if shown.iter().any(|e| e["event_id"] == id.as_str())),
-                );
+                let again = |id: &OwnedEventId| shown.iter().any(|e| e["event_id"] == id.as_str());
+                self.timeline.retain(|item| !matches!(item, Item::Event(id) if again(id)));
             }
             // Two gaps with nothing between them are one.
             self.timeline.pop_if(|item| matches!(item, Item::Gap(_)));
