@@ -5,6 +5,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#push-rules>
 
+mod names;
+
 use std::{
     ops::{Add, AddAssign, Neg, Sub},
     pin::pin,
@@ -14,9 +16,12 @@ use std::{
 
 use ruma::{
     EventId, OwnedEventId, OwnedUserId, RoomId, UInt, UserId,
+    power_levels::NotificationPowerLevelsKey,
     push::{
-        FlattenedJson, FlattenedJsonValue, PredefinedOverrideRuleId, PushConditionPowerLevelsCtx, PushConditionRoomCtx,
-        Ruleset, ScalarJsonValue,
+        Action, AnyPushRuleRef, ConditionalPushRule, ConditionalPushRuleInit, EventMatchConditionData, FlattenedJson,
+        FlattenedJsonValue, HighlightTweakValue, PatternedPushRuleInit, PredefinedContentRuleId,
+        PredefinedOverrideRuleId, PushCondition, PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset,
+        ScalarJsonValue, SenderNotificationPermissionConditionData, SoundTweakValue, Tweak,
     },
     serde::Raw,
     user_id,
@@ -24,6 +29,7 @@ use ruma::{
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+pub use self::names::{CalledBy, Names};
 use crate::{Error, Result, event::Pdu};
 
 /// How often somebody is notified, and how often of something that is meant for them.
@@ -126,6 +132,13 @@ impl Subject {
     /// Whether it takes the sender's power to say what the event does.
     pub fn mentions_room(&self) -> bool {
         self.flat.get(r"content.m\.mentions.room").and_then(FlattenedJsonValue::as_bool) == Some(true)
+            || self.text().is_some_and(|text| text.contains("@room"))
+    }
+
+    /// The text in which to look for the names of members. A sender who says whom they mention calls nobody else.
+    pub fn text(&self) -> Option<&str> {
+        let says = self.flat.contains_mentions() || self.flat.get("state_key").is_some();
+        self.flat.get_str("content.body").filter(|text| !says && !text.is_empty())
     }
 
     pub fn set_power(&mut self, power: PushConditionPowerLevelsCtx) {
@@ -153,19 +166,33 @@ impl Subject {
         self.judged(&DEFAULTS.mentioned)
     }
 
-    /// What a rule set that asks nothing about its owner makes of the event.
-    fn judged(&self, rules: &Ruleset) -> Counts {
-        for rule in rules {
-            // Never waits: the subscriptions to threads that it could wait for are an experiment that is not compiled in.
-            let applies = pin!(rule.applies(&self.flat, &self.room));
-            if applies.poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(true) {
-                return Counts {
-                    notify: i64::from(rule.triggers_notification()),
-                    highlight: i64::from(rule.triggers_highlight()),
-                };
+    /// What those of them are told whose name is in the text.
+    pub fn by_default_if_called(&self, by: CalledBy) -> Counts {
+        match by {
+            CalledBy::DisplayName => self.judged(&DEFAULTS.called),
+            // The rule stands behind all those of its kind before, and in front of all others.
+            CalledBy::Localpart => {
+                self.first(DEFAULTS.nobody.override_.iter().map(AnyPushRuleRef::Override)).unwrap_or(CALLED)
             }
         }
-        Counts::NONE
+    }
+
+    /// What a rule set that asks nothing about its owner makes of the event.
+    fn judged(&self, rules: &Ruleset) -> Counts {
+        self.first(rules.iter()).unwrap_or_default()
+    }
+
+    /// What the first rule says that applies.
+    fn first<'a>(&self, mut rules: impl Iterator<Item = AnyPushRuleRef<'a>>) -> Option<Counts> {
+        let rule = rules.find(|rule| {
+            // Never waits: the subscriptions to threads that it could wait for are an experiment that is not compiled in.
+            let applies = pin!(rule.applies(&self.flat, &self.room));
+            applies.poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(true)
+        })?;
+        Some(Counts {
+            notify: i64::from(rule.triggers_notification()),
+            highlight: i64::from(rule.triggers_highlight()),
+        })
     }
 }
 
@@ -176,22 +203,88 @@ struct Defaults {
     nobody: Ruleset,
     /// As they are to somebody who is mentioned.
     mentioned: Ruleset,
+    /// As they are to somebody whose display name is in the text.
+    called: Ruleset,
+}
+
+/// Of a rule about names.
+const CALLED: Counts = Counts { notify: 1, highlight: 1 };
+
+/// The rules that everybody starts with. Those about names have left the specification since clients say whom they
+/// mention; for the sake of clients that don't they are still here.
+///
+/// <https://spec.matrix.org/v1.16/client-server-api/#predefined-rules>
+#[expect(deprecated, reason = "for clients that are older than the rules")]
+pub fn default_rules(user: &UserId) -> Ruleset {
+    let tell = || vec![Action::Notify, Action::SetTweak(Tweak::Highlight(HighlightTweakValue::Yes))];
+    let aloud = || [tell(), vec![Action::SetTweak(Tweak::Sound(SoundTweakValue::Default))]].concat();
+    let old = |id: PredefinedOverrideRuleId, actions: Vec<Action>, conditions: Vec<PushCondition>| {
+        let rule_id = id.to_string();
+        ConditionalPushRule::from(ConditionalPushRuleInit {
+            actions,
+            default: true,
+            enabled: true,
+            rule_id,
+            conditions,
+        })
+    };
+    let text = EventMatchConditionData::new("content.body".to_owned(), "@room".to_owned());
+    let may = SenderNotificationPermissionConditionData::new(NotificationPowerLevelsKey::Room);
+    let to_all = vec![PushCondition::EventMatch(text), PushCondition::SenderNotificationPermission(may)];
+    let name = vec![PushCondition::ContainsDisplayName];
+    let mut rules = Ruleset::server_default(user);
+    for (before, rule) in [
+        (PredefinedOverrideRuleId::IsUserMention, old(PredefinedOverrideRuleId::ContainsDisplayName, aloud(), name)),
+        (PredefinedOverrideRuleId::IsRoomMention, old(PredefinedOverrideRuleId::RoomNotif, tell(), to_all)),
+    ] {
+        let at = rules.override_.get_index_of(before.as_str()).map_or(rules.override_.len(), |i| i + 1);
+        rules.override_.shift_insert(at, rule);
+    }
+    let init = PatternedPushRuleInit {
+        actions: aloud(),
+        default: true,
+        enabled: true,
+        rule_id: PredefinedContentRuleId::ContainsUserName.to_string(),
+        pattern: user.localpart().to_owned(),
+    };
+    rules.content.insert(init.into());
+    rules
 }
 
 static DEFAULTS: LazyLock<Defaults> = LazyLock::new(|| {
     let user = user_id!("@:nobody.invalid");
-    let mut nobody = Ruleset::server_default(user);
-    // An invite concerns somebody who is not in the room: it counts for nobody who is.
-    nobody.override_.shift_remove(PredefinedOverrideRuleId::InviteForMe.as_str());
-    let mut mentioned = nobody.clone();
-    nobody.override_.shift_remove(PredefinedOverrideRuleId::IsUserMention.as_str());
-    if let Some(rule) = mentioned.override_.get(PredefinedOverrideRuleId::IsUserMention.as_str()) {
-        let mut always = rule.clone();
-        always.conditions.clear();
-        mentioned.override_.replace(always);
+    let all = default_rules(user);
+    let personal = |kept: Option<PredefinedOverrideRuleId>| {
+        let mut rules = all.clone();
+        rules.content.clear();
+        // An invite concerns somebody who is not in the room: it counts for nobody who is.
+        rules.override_.shift_remove(PredefinedOverrideRuleId::InviteForMe.as_str());
+        for id in [PredefinedOverrideRuleId::IsUserMention, name_rule()] {
+            let rule = rules.override_.get(id.as_str()).cloned();
+            match rule {
+                Some(mut always) if kept.as_ref() == Some(&id) => {
+                    always.conditions.clear();
+                    rules.override_.replace(always);
+                }
+                _ => {
+                    rules.override_.shift_remove(id.as_str());
+                }
+            }
+        }
+        rules
+    };
+    Defaults {
+        user,
+        nobody: personal(None),
+        mentioned: personal(Some(PredefinedOverrideRuleId::IsUserMention)),
+        called: personal(Some(name_rule())),
     }
-    Defaults { user, nobody, mentioned }
 });
+
+#[expect(deprecated, reason = "for clients that are older than the rules")]
+fn name_rule() -> PredefinedOverrideRuleId {
+    PredefinedOverrideRuleId::ContainsDisplayName
+}
 
 /// A reaction or an edit is where that is which it belongs to.
 fn place_of(flat: &FlattenedJson) -> Place {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use hearth_core::{Error, Result};
+use hearth_core::{Error, Result, push::default_rules};
 use hearth_storage::{
     Storage,
     account_data::{AccountDataChange, AccountDataSet, Scope},
@@ -108,12 +108,12 @@ impl PushRules {
     async fn load(&self, user: &UserId) -> Result<(Ruleset, Option<String>)> {
         let stored = self.storage.account_data(user.as_str(), &Scope::Global, KIND).await?;
         let rules = match &stored {
-            None => Ruleset::server_default(user),
+            None => default_rules(user),
             Some(content) => {
                 let content: PushRulesEventContent = serde_json::from_str(content).map_err(Error::internal)?;
                 let mut rules = content.global;
                 // A later version may bring rules that were not there when these were stored.
-                rules.update_with_server_default(Ruleset::server_default(user));
+                rules.update_with_server_default(default_rules(user));
                 rules
             }
         };

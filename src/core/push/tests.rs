@@ -58,6 +58,13 @@ fn one_judgement_stands_for_all() {
         json!({ "m.mentions": { "user_ids": ["@bob:x"] } }),
         json!({ "m.mentions": { "user_ids": ["@bob:x", 7, "nonsense", "@:nobody.invalid"], "room": true } }),
         json!({ "m.mentions": { "user_ids": "@bob:x" } }),
+        json!({ "body": "BOB: hello" }),
+        json!({ "body": "hello, master builder!" }),
+        json!({ "body": "hello, master builder!", "m.relates_to": { "rel_type": "m.replace" } }),
+        json!({ "body": "carol and bob", "m.relates_to": { "rel_type": "m.replace" } }),
+        json!({ "body": "kebob", "msgtype": "m.notice" }),
+        json!({ "body": "@room bob", "msgtype": "m.notice" }),
+        json!({ "body": "@room bob", "m.mentions": {} }),
         json!({ "m.mentions": { "user_ids": ["@bob:x"] }, "msgtype": "m.notice" }),
         json!({ "m.mentions": { "user_ids": ["@bob:x"] }, "m.relates_to": { "rel_type": "m.replace" } }),
         json!({ "m.relates_to": { "rel_type": "m.replace" }, "m.new_content": { "body": "bob" } }),
@@ -66,14 +73,24 @@ fn one_judgement_stands_for_all() {
         for kind in ["m.room.message", "m.room.encrypted", "m.reaction", "m.call.invite", "org.example"] {
             let subject = subject(kind, None, &content);
             let mentioned = subject.mentioned();
-            for name in ["@bob:x", "@carol:x"] {
-                let member = OwnedUserId::try_from(name).expect("a user id");
-                let told =
-                    if mentioned.contains(&member) { subject.by_default_if_mentioned() } else { subject.by_default() };
+            let mut names = Names::default();
+            let members = [("@bob:x", "Master Builder"), ("@carol:x", "Carol")];
+            for (member, name) in members {
+                names.set(<&UserId>::try_from(member).expect("a user id"), Some(name));
+            }
+            let called = subject.text().map(|text| names.called_in(text)).unwrap_or_default();
+            for (member, name) in members {
+                let member = OwnedUserId::try_from(member).expect("a user id");
+                let told = match called.iter().find(|(user, _)| *user == member) {
+                    Some((_, by)) => subject.by_default_if_called(*by),
+                    None if mentioned.contains(&member) => subject.by_default_if_mentioned(),
+                    None => subject.by_default(),
+                };
                 let mut room = subject.room.clone();
                 room.user_id.clone_from(&member);
+                room.user_display_name = name.to_owned();
                 let own = Subject { flat: FlattenedJson::from_raw(&raw(kind, &content)), room, place: Place::Main };
-                assert_eq!(told, own.judged(&Ruleset::server_default(&member)), "{kind} {content} for {name}");
+                assert_eq!(told, own.judged(&default_rules(&member)), "{kind} {content} for {name}");
             }
         }
     }

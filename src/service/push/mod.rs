@@ -2,14 +2,9 @@
 
 use std::sync::Arc;
 
-use hearth_core::{
-    Result,
-    event::Pdu,
-    power::Power,
-    push::{Counts, Subject},
-};
+use hearth_core::push::{CalledBy, Counts, Names, Subject};
 use hearth_storage::{Notice, unread::DEFAULT_CLASS};
-use ruma::OwnedServerName;
+use ruma::{OwnedServerName, UserId};
 
 /// Judges events by the push rules of those who will read them.
 pub struct Push {
@@ -22,14 +17,8 @@ impl Push {
         Arc::new(Self { server })
     }
 
-    /// What an event counts in a room of so many joined members. `power`: what its sender may do, if that matters.
-    pub fn notice(&self, pdu: &Pdu, joined: i64, power: impl FnOnce() -> Result<Option<Power>>) -> Result<Notice> {
-        let mut subject = Subject::new(pdu, &pdu.room_id, joined)?;
-        if subject.mentions_room()
-            && let Some(power) = power()?
-        {
-            subject.set_power(power.push_context());
-        }
+    /// What an event counts in a room whose members have these names.
+    pub fn notice(&self, subject: &Subject, sender: &UserId, names: Option<&Names>) -> Notice {
         let base = subject.by_default();
         let mut notice = Notice { place: subject.place().clone(), ..Notice::default() };
         add(&mut notice.classes, DEFAULT_CLASS.to_owned(), base);
@@ -39,7 +28,15 @@ impl Push {
         if !mentioned.is_empty() {
             add(&mut notice.own, mentioned, subject.by_default_if_mentioned() - base);
         }
-        Ok(notice)
+        let called = subject.text().zip(names).map(|(text, names)| names.called_in(text)).unwrap_or_default();
+        for by in [CalledBy::DisplayName, CalledBy::Localpart] {
+            let users = called.iter().filter(|(user, how)| *how == by && user != sender);
+            let users: Vec<String> = users.map(|(user, _)| user.to_string()).collect();
+            if !users.is_empty() {
+                add(&mut notice.own, users, subject.by_default_if_called(by) - base);
+            }
+        }
+        notice
     }
 }
 

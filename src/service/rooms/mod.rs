@@ -2,6 +2,7 @@
 
 mod create;
 mod membership;
+mod names;
 pub mod numbers;
 mod receive;
 mod restricted;
@@ -27,6 +28,7 @@ pub use send::Message;
 pub use upgrade::Upgrade;
 pub use write::{Head, Part, Txn};
 
+use self::names::RoomNames;
 use super::push::Push;
 use numbers::Numbers;
 use state::StateStore;
@@ -46,6 +48,7 @@ pub struct Rooms {
     turns: Cache<OwnedRoomId, Arc<Turn>>,
     numbers: Numbers,
     push: Arc<Push>,
+    names: Cache<i64, Arc<RoomNames>>,
 }
 
 impl Rooms {
@@ -67,6 +70,10 @@ impl Rooms {
             signer,
             default_version,
             push,
+            names: Cache::builder()
+                .weigher(|_, names: &Arc<RoomNames>| names.weight())
+                .max_capacity(names::BYTES)
+                .build(),
         })
     }
 

@@ -108,7 +108,8 @@ impl Rooms {
                 let joins: i64 =
                     changes.iter().filter_map(|c| c.membership.as_ref()).map(MembershipChange::joins).sum();
                 let power = self.power(&head).await?;
-                self.push.notice(pdu, head.joined + joins, || Ok(Some(power)))?
+                let now = Head { joined: head.joined + joins, root, ..head.clone() };
+                self.notice(&now, pdu, || Ok(Some(power))).await?
             }
             _ => Notice::default(),
         };

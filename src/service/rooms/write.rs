@@ -17,12 +17,14 @@ use hearth_core::{
     Error, Result, auth, canonical,
     event::{self, Draft, Pdu},
     power::Power,
+    push::Subject,
     room_version::RoomVersion,
     state::trie::{NewNode, NodeHash},
     visibility::membership_in,
 };
 use hearth_storage::{
-    Base, MembershipChange, NewEvent, Persisted, Redaction, RoomCommit, RoomHead, StateChange, Status, Transaction,
+    Base, MembershipChange, NewEvent, Notice, Persisted, Redaction, RoomCommit, RoomHead, StateChange, Status,
+    Transaction,
 };
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId,
@@ -433,7 +435,7 @@ impl Rooms {
             Some(create) => Power::new(version, create, levels(StateEventType::RoomPowerLevels)).map(Some),
             None => Ok(None),
         };
-        let notice = self.push.notice(&pdu, chain.head.joined, power)?;
+        let notice = self.notice(&chain.head, &pdu, power).await?;
 
         chain.successor = chain.successor.or(part.successor);
         let after = chain.head.root;
@@ -482,8 +484,28 @@ impl Rooms {
     ) -> Option<MembershipChange> {
         let prev = before.map(|p| membership_in(&p.json).to_string());
         let membership = after.map_or_else(|| "leave".to_owned(), |p| membership_in(&p.json).to_string());
-        let local = user.split_once(':').is_some_and(|(_, server)| server == self.signer.server_name().as_str());
-        Some(MembershipChange { membership, prev, local })
+        Some(MembershipChange { membership, prev, local: self.is_ours(user) })
+    }
+
+    pub(super) fn is_ours(&self, user: &str) -> bool {
+        user.split_once(':').is_some_and(|(_, server)| server == self.signer.server_name().as_str())
+    }
+
+    /// What an event counts that is to be sent to a room; `power` is asked what its sender may do, if that matters.
+    pub(super) async fn notice(
+        &self,
+        head: &Head,
+        pdu: &Pdu,
+        power: impl FnOnce() -> Result<Option<Power>>,
+    ) -> Result<Notice> {
+        let mut subject = Subject::new(pdu, &head.id, head.joined)?;
+        if subject.mentions_room()
+            && let Some(power) = power()?
+        {
+            subject.set_power(power.push_context());
+        }
+        let names = if subject.text().is_some() { self.names(head).await? } else { None };
+        Ok(self.push.notice(&subject, &pdu.sender, names.as_deref().map(AsRef::as_ref)))
     }
 
     /// What a redaction makes of its target.
