@@ -248,8 +248,11 @@ impl Run<'_> {
                 let expected = in_state(&eyes.room.events[at].current, "m.room.member");
                 ensure!(members == expected, "the members at {at} are {members:?}, not {expected:?}");
             }
-            // Before the room there was nobody.
-            (Some(members), None) if at.is_none() && members.is_empty() => {}
+            // Before the room there was nobody, or the one who makes it.
+            (Some(members), None) if at.is_none() => {
+                let first = in_state(&eyes.room.events[1].current, "m.room.member");
+                ensure!(self.places(&eyes, members)?.is_subset(&first), "members before there was a room");
+            }
             (None, None) => {}
             (members, seen) => {
                 let given = members.is_some();

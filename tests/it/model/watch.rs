@@ -196,6 +196,8 @@ impl Run<'_> {
             let changes = changes_of(room, user);
             let changed = changes.iter().any(|at| room.events[*at].time > since);
             let last_change = changes.last().copied();
+            let joined_since =
+                changes.iter().any(|at| room.events[*at].time > since && eyes.memberships[*at] == "join");
             let expected = match now {
                 "join" => "join",
                 "leave" | "ban" if first => {
@@ -243,8 +245,6 @@ impl Run<'_> {
                 }
                 "leave" => {
                     let part = part("leave").expect("it was there");
-                    let joined_since =
-                        changes.iter().any(|at| room.events[*at].time > since && eyes.memberships[*at] == "join");
                     let initial = first || then != "join" && joined_since;
                     let last = last_change.expect("a leave");
                     let left = room.left_at(user);
@@ -275,7 +275,7 @@ impl Run<'_> {
                 "invite" | "knock" => {
                     if let Some(view) = told.rooms.get_mut(&n) {
                         // Of what was until they went out, the device may have heard or not.
-                        view.complete &= !view.joined;
+                        view.complete &= !view.joined && !joined_since;
                     }
                     let part = part(expected).expect("it was there");
                     let stripped = events(&part[format!("{expected}_state")]);
@@ -482,7 +482,7 @@ impl View {
                 self.timeline.retain(|item| !matches!(item, Item::Event(id) if again(id)));
             }
             // Two gaps with nothing between them are one.
-            self.timeline.pop_if(|item| matches!(item, Item::Gap(_)));
+            while self.timeline.pop_if(|item| matches!(item, Item::Gap(_))).is_some() {}
             self.timeline.push(Item::Gap(prev_batch.unwrap_or_default().to_owned()));
         }
         self.timeline.extend(places.iter().map(|at| Item::Event(room.events[*at].id.clone())));
