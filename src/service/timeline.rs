@@ -11,7 +11,6 @@ use hearth_core::{
 };
 use hearth_storage::{
     ContextQuery, Direction, Membership, PageQuery, RoomRow, RoomView, StateOf, Storage, StoredEvent, VisibilityLog,
-    membership_at,
 };
 use ruma::{EventId, RoomId, api::client::filter::RoomEventFilter, serde::Raw};
 
@@ -188,7 +187,7 @@ impl Timelines {
             let beside = Beside {
                 because: redaction_of(event, surroundings.because),
                 replaced: surroundings.replaced.get(&event.sn),
-                membership: Some(membership_at(&surroundings.log.membership, event)),
+                memberships: &surroundings.log.membership,
                 ..Beside::default()
             };
             self.shapes.event(room, event, reader, beside)
