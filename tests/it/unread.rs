@@ -281,3 +281,41 @@ each_backend! {
         server.stop().await;
     }
 }
+
+/// Both processes add to the same totals, and each tells what the other has counted.
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_processes_count_together() {
+    let given = crate::support::Given::postgres().await;
+    let (one, two) = (open_server(&given).await, open_server(&given).await);
+    let (alice, bob) = (Person::registers(&one, "alice").await, Person::registers(&two, "bob").await);
+    let carol = Person::registers(&two, "carol").await;
+    let room = alice.opens_a_room().await;
+    bob.joins(&room).await;
+    carol.joins(&room).await;
+    bob.syncs().await;
+    let (here, there) = (bob.turns_to(&one), bob.turns_to(&two));
+    for n in 1..6 {
+        let mention = json!({ "m.mentions": { "user_ids": [bob.id] } });
+        let (by_alice, by_carol) = (format!("a{n}"), format!("c{n}"));
+        futures_util::future::join(
+            alice.writes(&room, &by_alice, mention),
+            carol.writes(&room, &by_carol, json!({})),
+        )
+        .await;
+        assert_eq!(here.unread_anew(&room).await.0, (2 * n, n));
+        assert_eq!(there.unread_anew(&room).await.0, (2 * n, n));
+        // One that goes on from what it knew, and was not told of what the other did.
+        assert_eq!(unread(&there.syncs().await, &room), (2 * n, n));
+    }
+    let last = alice.says(&room, "last").await;
+    here.marks_read(&room, "m.read", &last, None).await;
+    assert_eq!(unread(&there.syncs().await, &room), (0, 0), "read on the one, told on the other");
+    carol.says(&room, "more").await;
+    assert_eq!(unread(&there.syncs().await, &room), (1, 0));
+    alice.says(&room, "and more").await;
+    assert_eq!(unread(&there.syncs().await, &room), (2, 0));
+    one.stop().await;
+    two.stop().await;
+    given.clean_up().await;
+}
