@@ -14,6 +14,9 @@ pub struct SyncToken {
     /// What lives in memory only, up to this serial of the process that `epoch` names.
     pub serial: u64,
     pub epoch: u64,
+    /// Who was given this was last told that somebody types. Another process can't know more of it, but has to tell them
+    /// when nobody does.
+    pub typing: bool,
 }
 
 /// A boundary in a room's timeline, which is ordered by (topo, minor). It lies before the event of that key: a page
@@ -60,7 +63,7 @@ impl Token {
 
 impl fmt::Display for SyncToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s1_{}_{}_{:x}", self.pos, self.serial, self.epoch)
+        write!(f, "s1_{}_{}_{:x}{}", self.pos, self.serial, self.epoch, if self.typing { "_t" } else { "" })
     }
 }
 
@@ -88,7 +91,7 @@ impl FromStr for Token {
         let kind = parts.next();
         let mut next = || parts.next();
         let token = match kind {
-            Some("s1") => sync_token(next(), next(), next()).map(Self::Sync),
+            Some("s1") => sync_token(next(), next(), next(), next()).map(Self::Sync),
             Some("t1") => timeline_token(next(), next()).map(Self::Timeline),
             _ => None,
         };
@@ -107,11 +110,12 @@ impl FromStr for SyncToken {
     }
 }
 
-fn sync_token(pos: Option<&str>, serial: Option<&str>, epoch: Option<&str>) -> Option<SyncToken> {
+fn sync_token(pos: Option<&str>, serial: Option<&str>, epoch: Option<&str>, typing: Option<&str>) -> Option<SyncToken> {
     Some(SyncToken {
         pos: pos?.parse().ok().filter(|pos| *pos >= 0)?,
         serial: serial?.parse().ok()?,
         epoch: u64::from_str_radix(epoch?, 16).ok()?,
+        typing: typing.is_some(),
     })
 }
 
@@ -127,8 +131,10 @@ mod tests {
 
     #[test]
     fn print_as_documented() {
-        let sync = Token::Sync(SyncToken { pos: 57, serial: 3, epoch: 0xa9f });
+        let sync = Token::Sync(SyncToken { pos: 57, serial: 3, epoch: 0xa9f, typing: false });
         assert_eq!(sync.to_string(), "s1_57_3_a9f");
+        let typing = Token::Sync(SyncToken { pos: 57, serial: 3, epoch: 0xa9f, typing: true });
+        assert_eq!(typing.to_string(), "s1_57_3_a9f_t");
         assert_eq!(sync.boundary(), TimelineToken { topo: 58, minor: i64::MIN });
         let timeline = Token::Timeline(TimelineToken { topo: 57, minor: -2 });
         assert_eq!(timeline.to_string(), "t1_57_-2");
@@ -145,6 +151,8 @@ mod tests {
             "s1_",
             "s1_1_2",
             "s1_1_2_3_4",
+            "s1_1_2_3_",
+            "s1_1_2_3_t_t",
             "s1_-1_2_3",
             "s1_+1_2_3",
             "s1_01_2_3",
@@ -170,9 +178,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn read_back_as_written(pos in 0..=i64::MAX, serial: u64, epoch: u64, topo: i64, minor: i64) {
+        fn read_back_as_written(pos in 0..=i64::MAX, serial: u64, epoch: u64, typing: bool, topo: i64, minor: i64) {
             for token in [
-                Token::Sync(SyncToken { pos, serial, epoch }),
+                Token::Sync(SyncToken { pos, serial, epoch, typing }),
                 Token::Timeline(TimelineToken { topo, minor }),
             ] {
                 let written = token.to_string();
@@ -190,7 +198,7 @@ mod tests {
 
         #[test]
         fn a_boundary_parts_what_was_seen_from_what_was_not(pos in 0..1_000_000i64, other in 0..1_000_000i64) {
-            let boundary = SyncToken { pos, serial: 0, epoch: 0 }.boundary();
+            let boundary = SyncToken { pos, serial: 0, epoch: 0, typing: false }.boundary();
             // A live event has the key (pos, 0), history that was fetched into the gap before it (pos, -n).
             for minor in [0, -1, -50] {
                 prop_assert_eq!(TimelineToken { topo: other, minor } < boundary, other <= pos);

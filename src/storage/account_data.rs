@@ -7,7 +7,7 @@ use hearth_core::filter::Ignored;
 use crate::{
     Sql,
     error::Result,
-    tx::{Answer, Engine, Op, Query, Reads, Row, Tx, Wake, args, statements},
+    tx::{Answer, Engine, Op, Query, Reads, Tx, Wake, args, statements},
 };
 
 statements! {
@@ -17,9 +17,6 @@ statements! {
         ON CONFLICT (user_id, room_sn, type) DO UPDATE SET content = excluded.content, pos = excluded.pos";
     OTHERS = "SELECT COUNT(*), CAST(COALESCE(SUM(OCTET_LENGTH(content)), 0) AS BIGINT) FROM account_data \
         WHERE user_id = $1 AND (room_sn <> $2 OR type <> $3)";
-    CHANGES = "SELECT room_sn, type, content, pos FROM account_data \
-        WHERE user_id = $1 AND pos > $2 AND pos <= $3 ORDER BY pos";
-    OF_TYPE = "SELECT user_id, content FROM account_data WHERE user_id = ANY($1) AND room_sn = 0 AND type = $2";
 }
 
 /// Where a piece of account data belongs.
@@ -29,17 +26,6 @@ pub enum Scope {
     Global,
     /// A room, by its id.
     Room(String),
-}
-
-/// A piece of account data, as a sync sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccountDatum {
-    /// The room's number; 0 is the account itself.
-    pub room_sn: i64,
-    pub kind: String,
-    /// JSON; None: it was deleted.
-    pub content: Option<String>,
-    pub pos: i64,
 }
 
 /// What somebody's account data is to become.
@@ -82,10 +68,6 @@ pub trait AccountData: Send + Sync {
     /// None: never set, or deleted, or no such room.
     fn account_data(&self, user_id: &str, scope: &Scope, kind: &str) -> Answer<'_, Option<String>>;
     fn set_account_data(&self, change: AccountDataChange) -> Answer<'_, AccountDataSet>;
-    /// All that changed after one position and up to another, oldest first; from 0 on, all there is.
-    fn account_data_changes(&self, user_id: &str, after: i64, up_to: i64) -> Answer<'_, Vec<AccountDatum>>;
-    /// The same kind of global account data of many users at once, as (user, content).
-    fn account_data_of(&self, user_ids: Vec<String>, kind: &str) -> Answer<'_, Vec<(String, String)>>;
 }
 
 impl<E: Engine> AccountData for Sql<E> {
@@ -95,14 +77,6 @@ impl<E: Engine> AccountData for Sql<E> {
 
     fn set_account_data(&self, change: AccountDataChange) -> Answer<'_, AccountDataSet> {
         self.0.write(Set(change))
-    }
-
-    fn account_data_changes(&self, user_id: &str, after: i64, up_to: i64) -> Answer<'_, Vec<AccountDatum>> {
-        self.0.read(Changes { user_id: user_id.to_owned(), after, up_to })
-    }
-
-    fn account_data_of(&self, user_ids: Vec<String>, kind: &str) -> Answer<'_, Vec<(String, String)>> {
-        self.0.read(OfType { user_ids, kind: kind.to_owned() })
     }
 }
 
@@ -173,44 +147,6 @@ impl Op for Set {
     }
 }
 
-struct Changes {
-    user_id: String,
-    after: i64,
-    up_to: i64,
-}
-
-impl Query for Changes {
-    const NAME: &'static str = "account_data_changes";
-    type Out = Vec<AccountDatum>;
-
-    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Vec<AccountDatum>> {
-        let datum = |row: &mut Row| {
-            Ok(AccountDatum { room_sn: row.get(0)?, kind: row.get(1)?, content: row.get(2)?, pos: row.get(3)? })
-        };
-        tx.query(CHANGES, args![&self.user_id, self.after, self.up_to]).await?.iter_mut().map(datum).collect()
-    }
-}
-
-struct OfType {
-    user_ids: Vec<String>,
-    kind: String,
-}
-
-impl Query for OfType {
-    const NAME: &'static str = "account_data_of";
-    type Out = Vec<(String, String)>;
-
-    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
-        let mut found = Vec::new();
-        for mut row in tx.query(OF_TYPE, args![self.user_ids.clone(), &self.kind]).await? {
-            if let Some(content) = row.get::<Option<String>>(1)? {
-                found.push((row.get(0)?, content));
-            }
-        }
-        Ok(found)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_kept_by_scope_and_told_by_position() {
+    fn it_is_kept_by_scope_and_takes_positions() {
         each_backend(|store| async move {
             store.write(MakeRoom).await.unwrap();
             let room = || Scope::Room("!r:x".to_owned());
@@ -268,16 +204,9 @@ mod tests {
             assert_eq!(store.account_data("@a:x", &Scope::Global, "k").await.unwrap().as_deref(), Some("{\"a\":1}"));
             assert_eq!(store.account_data("@a:x", &room(), "k").await.unwrap().as_deref(), Some("{}"));
             assert_eq!(store.account_data("@b:x", &Scope::Global, "k").await.unwrap(), None);
-            let of = store.account_data_of(vec!["@a:x".to_owned(), "@b:x".to_owned()], "k").await.unwrap();
-            assert_eq!(of, [("@a:x".to_owned(), "{\"a\":1}".to_owned())]);
             let three = set(&store, change(Scope::Global, "k", None)).await;
             assert!(one < two && two < three);
             assert_eq!(store.account_data("@a:x", &Scope::Global, "k").await.unwrap(), None);
-            let all = store.account_data_changes("@a:x", 0, three).await.unwrap();
-            let seen: Vec<_> = all.iter().map(|d| (d.room_sn, d.content.as_deref(), d.pos)).collect();
-            assert_eq!(seen, [(7, Some("{}"), two), (0, None, three)]);
-            assert_eq!(store.account_data_changes("@a:x", two, three).await.unwrap().len(), 1);
-            assert_eq!(store.account_data_changes("@a:x", 0, two).await.unwrap().len(), 1);
         });
     }
 

@@ -22,7 +22,10 @@ use serde_json::json;
 
 use self::data::{account_datum, raw, wants_ephemeral};
 use super::{Following, Syncs, told};
-use crate::service::shape::Reader;
+use crate::service::{
+    shape::Reader,
+    typing::{Seen, Typers},
+};
 
 /// Events of a room that a sync shows if the filter doesn't say.
 const DEFAULT_LIMIT: u64 = 10;
@@ -142,12 +145,31 @@ impl Syncs {
         if wish.in_all_rooms() {
             self.following.insert(reader.user.to_owned(), Arc::clone(&following));
         }
-        let next = SyncToken { pos: page.head, serial, epoch: self.epoch };
-        let response = self.response(reader, wish, page, next).await?;
+        // Who joined a room just now has seen nothing of it.
+        let fresh: Vec<i64> = page.joined.iter().filter(|r| r.initial).map(|r| r.room.room_sn).collect();
+        let typers = self.typing.typers(&page.following, &fresh, self.seen(wish.since));
+        let next = SyncToken { pos: page.head, serial, epoch: self.epoch, typing: typers.somebody };
+        let response = self.response(reader, wish, page, typers, next).await?;
         Ok((Page { response, next, told }, following))
     }
 
-    async fn response(&self, reader: Reader<'_>, wish: &SyncWish, page: SyncPage, next: SyncToken) -> Result<Response> {
+    /// What somebody with this token has seen of who types.
+    fn seen(&self, since: Option<SyncToken>) -> Seen {
+        match since {
+            None => Seen::Nothing,
+            Some(since) if since.epoch == self.epoch => Seen::Up { to: since.serial, somebody: since.typing },
+            Some(since) => Seen::Elsewhere { somebody: since.typing },
+        }
+    }
+
+    async fn response(
+        &self,
+        reader: Reader<'_>,
+        wish: &SyncWish,
+        page: SyncPage,
+        typers: Typers,
+        next: SyncToken,
+    ) -> Result<Response> {
         let mut response = Response::new(next.to_string());
 
         response.account_data = GlobalAccountData::new();
@@ -167,12 +189,9 @@ impl Syncs {
             let (id, joined) = self.joined(reader, wish, &room)?;
             response.rooms.join.insert(id, joined);
         }
-        // A token of another process says nothing of who types here: tell who does.
-        let since = wish.since.filter(|t| t.epoch == self.epoch).map(|t| t.serial);
-        let typing = self.typing.changed(&page.following, since);
-        if !typing.is_empty() {
+        if !typers.rooms.is_empty() {
             let ids: BTreeMap<i64, OwnedRoomId> = self.ids_of(&page.room_ids)?;
-            for (sn, users) in typing {
+            for (sn, users) in typers.rooms {
                 let Some(id) = ids.get(&sn).filter(|id| wants_ephemeral(wish, id, "m.typing")) else { continue };
                 let event = json!({ "type": "m.typing", "content": { "user_ids": users } });
                 let room = response.rooms.join.entry(id.clone()).or_default();

@@ -457,6 +457,66 @@ each_backend! {
         server.stop().await;
     }
 
+    async fn a_typing_notice_does_not_outlive_its_process(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let (room, other) = (alice.opens_a_room().await, alice.opens_a_room().await);
+        bob.joins(&room).await;
+        bob.joins(&other).await;
+        alice.says(&other, "quiet here").await;
+        bob.syncs().await;
+        let before = bob.since();
+        alice.types(&room, true).await;
+        let page = bob.syncs().await;
+        assert_eq!(ephemeral(&page, &room, "m.typing").unwrap()["content"], json!({ "user_ids": [alice.id] }));
+        bob.sees_nothing_of(&room).await;
+        // News from memory in between: he has seen her type all the same.
+        alice.says(&other, "still quiet").await;
+        assert!(ephemeral(&bob.syncs().await, &room, "m.typing").is_none());
+        // Who comes into the room is told, too.
+        let carol = Person::registers(&server, "carol").await;
+        carol.syncs().await;
+        carol.joins(&room).await;
+        assert!(ephemeral(&carol.syncs().await, &room, "m.typing").is_some());
+        assert!(server.stop().await);
+
+        let server = open_server(given).await;
+        let (alice, bob) = (alice.turns_to(&server), bob.turns_to(&server));
+        // A poll doesn't wait for somebody who will never be told to have stopped.
+        let poll = bob.waits().await;
+        let page = poll.ends().await;
+        let notice = ephemeral(&page, &room, "m.typing").unwrap();
+        assert_eq!(notice["content"], json!({ "user_ids": [] }));
+        assert!(bob.syncs().await["rooms"]["join"].get(&room).is_some());
+        bob.sees_nothing_of(&room).await;
+        let page = bob.sync(&format!("timeout=0&since={before}")).await;
+        assert!(ephemeral(&page, &room, "m.typing").is_none(), "who saw nobody type is told nothing");
+        alice.types(&room, true).await;
+        let page = bob.sync(&format!("timeout=0&since={before}")).await;
+        assert!(ephemeral(&page, &room, "m.typing").is_some() && ephemeral(&page, &other, "m.typing").is_none());
+        server.stop().await;
+    }
+
+    async fn typing_for_no_time_is_told_as_nobody_typing(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let room = alice.opens_a_room().await;
+        bob.joins(&room).await;
+        bob.syncs().await;
+        let before = bob.since();
+        alice.types(&room, true).await;
+        alice.types(&room, false).await;
+        let page = bob.sync(&format!("timeout=0&since={before}")).await;
+        let notice = ephemeral(&page, &room, "m.typing").unwrap();
+        assert_eq!((&notice["content"]["user_ids"], notice.get("room_id")), (&json!([]), None));
+        let path = format!("/rooms/{}/typing/{}", escaped(&room), escaped(&alice.id));
+        alice.put(&path, json!({ "typing": true, "timeout": 0 })).await.ok();
+        let page = bob.sync(&format!("timeout=0&since={before}")).await;
+        assert_eq!(ephemeral(&page, &room, "m.typing").unwrap()["content"]["user_ids"], json!([]));
+        bob.put(&path, json!({ "typing": true, "timeout": 0 })).await.refused(403, "M_FORBIDDEN");
+        server.stop().await;
+    }
+
     async fn who_waits_is_answered_when_the_server_stops(given: Given) {
         let server = open_server(given).await;
         let alice = Person::registers(&server, "alice").await;

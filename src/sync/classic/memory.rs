@@ -26,12 +26,12 @@ impl Syncs {
         let Some(following) = self.following.get(reader.user) else { return Ok(None) };
         // Typing first: a change after this is seen with the next token.
         let serial = self.typing.serial();
-        let typing = self.typing.changed(&following.rooms, (since.epoch == self.epoch).then_some(since.serial));
+        let typers = self.typing.typers(&following.rooms, &[], self.seen(Some(since)));
         let news = self.known.journal.after(since.pos, following.as_of(), reader.user.as_str(), &following.rooms);
-        let (true, Some(news)) = (typing.is_empty(), news) else { return Ok(None) };
+        let (true, Some(news)) = (typers.rooms.is_empty(), news) else { return Ok(None) };
         following.went_on(reader.user.as_str(), &news.messages, news.top);
 
-        let next = SyncToken { pos: news.top, serial, epoch: self.epoch };
+        let next = SyncToken { pos: news.top, serial, epoch: self.epoch, typing: typers.somebody };
         let mut response = Response::new(next.to_string());
         let limit = wish.timeline_limit();
         let mut counts: HashMap<i64, u64> = HashMap::new();
