@@ -25,6 +25,7 @@ use crate::{
         account_data::AccountData,
         accounts::{self, Accounts},
         directory::Directory,
+        erased::Erased,
         filters::Filters,
         profiles::Profiles,
         push::Push,
@@ -155,6 +156,7 @@ fn accounts(
     config: &Config,
     storage: &Arc<dyn Storage>,
     notifier: &Arc<Notifier>,
+    erased: &Arc<Erased>,
     deps: &Deps,
 ) -> (Arc<Sessions>, Arc<RateLimits>, Accounts) {
     let sessions = Sessions::new(Arc::clone(storage), Arc::clone(&deps.clock), Arc::clone(notifier));
@@ -168,6 +170,7 @@ fn accounts(
             rng: Arc::clone(&deps.rng),
             sessions: Arc::clone(&sessions),
             limits: Arc::clone(&limits),
+            erased: Arc::clone(erased),
         },
         config.registration.clone(),
         config.sessions.clone(),
@@ -179,7 +182,8 @@ fn accounts(
 /// at the same time.
 pub async fn offline(config: &Config, deps: &Deps) -> Result<(Accounts, Arc<dyn Storage>), StartError> {
     let opened = open(config, Arc::new(LocalBus::default())).await?;
-    let (_, _, accounts) = accounts(config, &opened.storage, &opened.notifier, deps);
+    let erased = Erased::load(Arc::clone(&opened.storage)).await?;
+    let (_, _, accounts) = accounts(config, &opened.storage, &opened.notifier, &erased, deps);
     Ok((accounts, opened.storage))
 }
 
@@ -207,10 +211,11 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
 
     let (clock, rng) = (&deps.clock, &deps.rng);
     let name = &config.server.server_name;
-    let (sessions, limits, accounts) = accounts(&config, &storage, &notifier, deps);
+    let erased = Erased::load(Arc::clone(&storage)).await?;
+    let (sessions, limits, accounts) = accounts(&config, &storage, &notifier, &erased, deps);
     let profiles = Profiles::new(name.clone(), Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng));
     let push_rules = Arc::new(PushRules::new(Arc::clone(&storage)));
-    let shapes = Shapes::new(Arc::clone(clock));
+    let shapes = Shapes::new(Arc::clone(clock), Arc::clone(&erased));
     let timelines = Timelines::new(Arc::clone(&storage), Arc::clone(&shapes));
     let typing = Typing::new(Arc::clone(clock), Arc::clone(&notifier));
     let rooms = Rooms::new(
@@ -251,6 +256,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         known,
         rooms: Arc::clone(&rooms),
         sessions: Arc::clone(&sessions),
+        erased,
         shutdown: shutdown.clone(),
         transaction_retention_s: config.rooms.transaction_id_retention_s,
     };

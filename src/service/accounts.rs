@@ -23,6 +23,7 @@ use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, UserId, api::client::uia
 use crate::config;
 
 use super::{
+    erased::Erased,
     passwords::{MAX_PASSWORD_BYTES, Passwords},
     rate_limit::RateLimits,
     session::Session,
@@ -38,6 +39,7 @@ pub struct Accounts {
     pub(super) rng: Arc<dyn Rng>,
     pub(super) sessions: Arc<Sessions>,
     pub(super) limits: Arc<RateLimits>,
+    erased: Arc<Erased>,
     pub(super) registration: config::Registration,
     pub(super) lifetimes: config::Sessions,
     pub(super) passwords: Passwords,
@@ -52,6 +54,7 @@ pub struct Sources {
     pub rng: Arc<dyn Rng>,
     pub sessions: Arc<Sessions>,
     pub limits: Arc<RateLimits>,
+    pub erased: Arc<Erased>,
 }
 
 /// What somebody asks for who wants an account.
@@ -112,7 +115,7 @@ impl Accounts {
         registration: config::Registration,
         lifetimes: config::Sessions,
     ) -> Self {
-        let Sources { storage, clock, rng, sessions, limits } = sources;
+        let Sources { storage, clock, rng, sessions, limits, erased } = sources;
         let passwords = Passwords::new(Arc::clone(&rng), &registration);
         Self {
             server_name,
@@ -121,6 +124,7 @@ impl Accounts {
             rng,
             sessions,
             limits,
+            erased,
             registration,
             lifetimes,
             passwords,
@@ -253,10 +257,13 @@ impl Accounts {
         Ok(())
     }
 
-    /// Ends the account for good.
+    /// Ends the account for good. `erase`: who was not there when the user said something gets redacted copies only.
     pub async fn deactivate(&self, user_id: &UserId, erase: bool) -> Result<()> {
         let ended = self.storage.deactivate(user_id.as_str(), erase, self.ending()).await?;
         self.sessions.revoked([user_id]);
+        if erase {
+            self.erased.look(Some(vec![user_id.to_string()])).await?;
+        }
         if ended { Ok(()) } else { Err(Error::not_found(format!("There is no active user {user_id}"))) }
     }
 

@@ -5,6 +5,7 @@ pub mod accounts;
 mod administration;
 mod devices;
 pub mod directory;
+pub mod erased;
 pub mod filters;
 mod login;
 mod passwords;

@@ -8,12 +8,15 @@ use hearth_core::{
     event::{ClientEvent, Pdu, Unsigned, client_json, stripped_json},
     room_version::RoomVersion,
 };
-use hearth_storage::{Message, RoomRow, StoredEvent};
+use hearth_storage::{Message, RoomRow, StoredEvent, membership_at};
 use moka::sync::Cache;
 use ruma::{OwnedRoomId, UserId, serde::Raw};
 use serde_json::value::RawValue;
 
-use super::rooms::state::{InRoom, parse_stored};
+use super::{
+    erased::Erased,
+    rooms::state::{InRoom, parse_stored},
+};
 
 /// Bytes of client forms kept in memory.
 const CACHE_BYTES: u64 = 128 << 20;
@@ -21,6 +24,7 @@ const CACHE_BYTES: u64 = 128 << 20;
 /// Makes the client forms.
 pub struct Shapes {
     clock: Arc<dyn Clock>,
+    erased: Arc<Erased>,
     /// By event number, and whether it is the redacted form.
     cache: Cache<(i64, bool), Arc<Shape>>,
 }
@@ -28,6 +32,7 @@ pub struct Shapes {
 struct Shape {
     event: ClientEvent,
     sender: ruma::OwnedUserId,
+    is_state: bool,
     sent_ms: i64,
 }
 
@@ -45,8 +50,8 @@ pub struct Beside<'a> {
     pub because: Option<&'a StoredEvent>,
     /// The state event that it replaced.
     pub replaced: Option<&'a StoredEvent>,
-    /// What the reader's membership was then.
-    pub membership: Option<&'a str>,
+    /// How the reader's membership of the room changed, by position.
+    pub memberships: &'a [(i64, String)],
     /// Leave out the room id: the place says it.
     pub in_sync: bool,
 }
@@ -72,12 +77,12 @@ impl Room {
 }
 
 impl Shapes {
-    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub fn new(clock: Arc<dyn Clock>, erased: Arc<Erased>) -> Arc<Self> {
         let cache = Cache::builder()
             .weigher(|_, shape: &Arc<Shape>| u32::try_from(shape.event.size() + 256).unwrap_or(u32::MAX))
             .max_capacity(CACHE_BYTES)
             .build();
-        Arc::new(Self { clock, cache })
+        Arc::new(Self { clock, erased, cache })
     }
 
     fn shape(&self, room: &Room, stored: &StoredEvent) -> Result<Arc<Shape>> {
@@ -94,9 +99,19 @@ impl Shapes {
             event: client_json(pdu)?,
             sent_ms: i64::from(pdu.origin_server_ts.0),
             sender: pdu.sender.clone(),
+            is_state: pdu.state_key.is_some(),
         });
         self.cache.insert(key, Arc::clone(&shape));
         Ok(shape)
+    }
+
+    /// What is left of an event whose sender was erased.
+    fn redacted(&self, room: &Room, stored: &StoredEvent) -> Result<Arc<Shape>> {
+        let key = (stored.sn, true);
+        match self.cache.get(&key) {
+            Some(shape) => Ok(shape),
+            None => self.make(key, &parse_stored(room.in_room(), stored.clone())?.redact(room.version)?),
+        }
     }
 
     /// Who sent the event.
@@ -132,13 +147,16 @@ impl Shapes {
         reader: Reader<'_>,
         beside: Beside<'_>,
     ) -> Result<Raw<T>> {
-        let shape = self.shape(room, stored)?;
+        let mut shape = self.shape(room, stored)?;
+        if !shape.is_state && self.erased.hides(&shape.sender, beside.memberships) {
+            shape = self.redacted(room, stored)?;
+        }
         let mut unsigned = self.unsigned(&shape);
         if stored.txn_id.is_some() && shape.sender == reader.user && stored.device_id.as_deref() == Some(reader.device)
         {
             unsigned.transaction_id.clone_from(&stored.txn_id);
         }
-        unsigned.membership = beside.membership.map(str::to_owned);
+        unsigned.membership = Some(membership_at(beside.memberships, stored).to_owned());
         if let Some(because) = beside.because {
             let redaction = self.shape(room, because)?;
             unsigned.redacted_because = Some(redaction.event.with_unsigned(&Unsigned::default())?);

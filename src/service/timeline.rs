@@ -11,7 +11,6 @@ use hearth_core::{
 };
 use hearth_storage::{
     ContextQuery, Direction, Membership, PageQuery, RoomRow, RoomView, StateOf, Storage, StoredEvent, VisibilityLog,
-    membership_at,
 };
 use ruma::{EventId, RoomId, api::client::filter::RoomEventFilter, serde::Raw};
 
@@ -30,6 +29,15 @@ enum Access {
     Now,
     /// As it was when they left.
     Until(i64),
+}
+
+impl Access {
+    fn until(self) -> Option<i64> {
+        match self {
+            Self::Now => None,
+            Self::Until(pos) => Some(pos),
+        }
+    }
 }
 
 /// A page of messages as it was asked for.
@@ -118,7 +126,7 @@ impl Timelines {
             },
             |t| t.boundary(),
         );
-        if let (Access::Until(pos), Direction::Back) = (access, wish.direction) {
+        if let (Some(pos), Direction::Back) = (access.until(), wish.direction) {
             from = from.min(TimelineToken { topo: pos.saturating_add(1), minor: i64::MIN });
         }
         let key = |token: TimelineToken| (token.topo, token.minor);
@@ -131,6 +139,7 @@ impl Timelines {
             direction: wish.direction,
             limit,
             filter: wish.filter,
+            until: access.until(),
         };
         let page = self.storage.page(query).await?;
         let beside = Surroundings { log: &page.log, because: &page.because, replaced: &page.replaced };
@@ -152,7 +161,7 @@ impl Timelines {
         filter: RoomEventFilter,
     ) -> Result<Around<T, S>> {
         let unknown = || Error::not_found("There is no such event, or you may not see it");
-        let (row, _) = self.open(reader, room_id).await?;
+        let (row, access) = self.open(reader, room_id).await?;
         let room = Room::new(&row)?;
         let limit = usize::try_from(limit.min(MAX_PAGE)).unwrap_or(0);
         let query = ContextQuery {
@@ -163,6 +172,7 @@ impl Timelines {
             before: limit / 2,
             after: limit - limit / 2,
             filter,
+            until: access.until(),
         };
         let found = self.storage.context(query).await?.ok_or_else(unknown)?;
         let beside = Surroundings { log: &found.log, because: &found.because, replaced: &found.replaced };
@@ -188,7 +198,7 @@ impl Timelines {
             let beside = Beside {
                 because: redaction_of(event, surroundings.because),
                 replaced: surroundings.replaced.get(&event.sn),
-                membership: Some(membership_at(&surroundings.log.membership, event)),
+                memberships: &surroundings.log.membership,
                 ..Beside::default()
             };
             self.shapes.event(room, event, reader, beside)

@@ -18,15 +18,21 @@ statements! {
         VALUES ($1, $2, $3, 0, $4) ON CONFLICT (user_id) DO NOTHING";
     SET_ADMIN = "UPDATE users SET admin = $2 WHERE user_id = $1 AND deactivated = 0";
     SET_PASSWORD = "UPDATE users SET password_hash = $2 WHERE user_id = $1 AND deactivated = 0";
-    DEACTIVATE = "UPDATE users SET deactivated = 1, admin = 0, password_hash = NULL \
+    DEACTIVATE = "UPDATE users SET deactivated = $2, admin = 0, password_hash = NULL \
         WHERE user_id = $1 AND deactivated = 0";
+    ERASED = "SELECT user_id, -deactivated FROM users WHERE deactivated < 0";
+    ERASED_AMONG = "SELECT user_id, -deactivated FROM users WHERE deactivated < 0 AND user_id = ANY($1)";
     ERASE_PROFILE = "DELETE FROM profile_fields WHERE user_id = $1";
-    IS_DEACTIVATED = "SELECT 1 FROM users WHERE user_id = $1 AND deactivated = 1";
+    IS_DEACTIVATED = "SELECT 1 FROM users WHERE user_id = $1 AND deactivated <> 0";
     DELETE_ACCOUNT_DATA = "DELETE FROM account_data WHERE user_id = $1 AND pos IN \
         (SELECT pos FROM account_data WHERE user_id = $1 ORDER BY pos LIMIT $2)";
     DELETE_FILTERS = "DELETE FROM filters WHERE user_id = $1 AND filter_id IN \
         (SELECT filter_id FROM filters WHERE user_id = $1 ORDER BY filter_id LIMIT $2)";
 }
+
+/// What stands in `users.deactivated` of an account that has been ended. If it was also erased, it is the position at which
+/// that happened, as a negative number.
+const ENDED: i64 = 1;
 
 /// The outbox queue that makes a deactivated user leave what they were part of, and removes what they left behind.
 pub const DEACTIVATED: &str = "deactivated";
@@ -78,6 +84,8 @@ pub trait Accounts: Send + Sync {
     /// Ends the account and all its sessions; a worker makes the user leave the rooms. The name stays taken. False: no
     /// such active user.
     fn deactivate(&self, user_id: &str, erase: bool, ending: Ending) -> Answer<'_, bool>;
+    /// Who has been deactivated and erased, among these users or all; and at which position.
+    fn erased_users(&self, among: Option<Vec<String>>) -> Answer<'_, Vec<(String, i64)>>;
     /// Removes at most about `limit` rows of what a deactivated user kept here for themselves; how many there were.
     fn clean_account(&self, user_id: &str, limit: u32) -> Answer<'_, u64>;
     /// Whether the user is an administrator from now on. False: no such active user.
@@ -117,6 +125,10 @@ impl<E: Engine> Accounts for Sql<E> {
 
     fn deactivate(&self, user_id: &str, erase: bool, ending: Ending) -> Answer<'_, bool> {
         self.0.write(Deactivate { user_id: user_id.to_owned(), erase, ending })
+    }
+
+    fn erased_users(&self, among: Option<Vec<String>>) -> Answer<'_, Vec<(String, i64)>> {
+        self.0.read(ErasedUsers(among))
     }
 
     fn clean_account(&self, user_id: &str, limit: u32) -> Answer<'_, u64> {
@@ -264,8 +276,13 @@ impl Op for Deactivate {
     const NAME: &'static str = "deactivate";
     type Out = bool;
 
+    fn positions(&self) -> u32 {
+        2
+    }
+
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
-        if tx.execute(DEACTIVATE, args![&self.user_id]).await? == 0 {
+        let how = if self.erase { -tx.next_pos()? } else { ENDED };
+        if tx.execute(DEACTIVATE, args![&self.user_id, how]).await? == 0 {
             return Ok(false);
         }
         if self.erase {
@@ -277,6 +294,22 @@ impl Op for Deactivate {
         let item = NewItem { id: format!("{}-leave", self.ending.job_id), payload, due_ms: self.ending.at_ms };
         outbox::enqueue(tx, DEACTIVATED, vec![item]).await?;
         Ok(true)
+    }
+}
+
+struct ErasedUsers(Option<Vec<String>>);
+
+impl Query for ErasedUsers {
+    const NAME: &'static str = "erased_users";
+    const SINGLE: bool = true;
+    type Out = Vec<(String, i64)>;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Vec<(String, i64)>> {
+        let rows = match &self.0 {
+            Some(among) => tx.query(ERASED_AMONG, args![among.clone()]).await?,
+            None => tx.query(ERASED, args![]).await?,
+        };
+        rows.into_iter().map(|mut row| Ok((row.get(0)?, row.get(1)?))).collect()
     }
 }
 
@@ -312,6 +345,7 @@ mod tests {
         follow::Follow as _,
         outbox::Outbox as _,
         sessions::{DEVICE_CLEANUP, LoggedIn, Sessions as _, tests::session},
+        stream::Stream as _,
         testing::each_backend,
     };
 
@@ -439,6 +473,24 @@ mod tests {
             let items = store.lease(DEACTIVATED, "w", 10, 10, 9).await.unwrap();
             assert_eq!(items.len(), 1);
             assert!(items[0].payload.contains("@a:x"));
+        });
+    }
+
+    #[test]
+    fn it_is_known_since_when_a_user_is_erased() {
+        each_backend(|store| async move {
+            for (name, erase) in [("@a:x", true), ("@b:x", false), ("@c:x", true)] {
+                store.register(user(name), None, None).await.unwrap();
+                let before = store.head().await.unwrap();
+                assert!(store.deactivate(name, erase, ending(name)).await.unwrap());
+                assert!(store.user(name).await.unwrap().unwrap().deactivated);
+                let found = store.erased_users(Some(vec![name.to_owned()])).await.unwrap();
+                assert_eq!(found.len(), usize::from(erase));
+                assert!(found.iter().all(|(user, at)| user == name && *at > before), "{found:?}");
+            }
+            let mut all: Vec<_> = store.erased_users(None).await.unwrap().into_iter().map(|(user, _)| user).collect();
+            all.sort();
+            assert_eq!(all, ["@a:x", "@c:x"]);
         });
     }
 }

@@ -1,6 +1,10 @@
 //! An operation in a queue, with somebody who waits for its answer.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    any::{Any, TypeId},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::oneshot;
@@ -17,10 +21,25 @@ pub(crate) trait Job<T>: Send {
     fn positions(&self) -> u32;
     /// Runs the operation and keeps what it returned; may be called again from the start.
     fn run<'a>(&'a mut self, tx: &'a mut T) -> BoxFuture<'a, Result<()>>;
+    /// Whether it may be run together with others of its kind.
+    fn merges(&self) -> bool;
+    /// Runs it together with others, which all merge. `Ok` means that each has its answer; an error that none has.
+    fn run_with<'a>(&'a mut self, others: &'a mut [Box<dyn Job<T>>], tx: &'a mut T) -> BoxFuture<'a, Result<()>>;
+    fn kind(&self) -> TypeId;
+    fn any(&mut self) -> &mut (dyn Any + Send);
     /// The answer is this error, whatever the operation returned.
     fn fail(&mut self, error: Error);
     /// Tells the caller.
     fn answer(self: Box<Self>);
+}
+
+/// How many of these jobs, from the first on, can be run together.
+pub(crate) fn together<T>(jobs: &[Box<dyn Job<T>>]) -> usize {
+    let Some((first, others)) = jobs.split_first() else { return 0 };
+    if !first.merges() {
+        return 1;
+    }
+    1 + others.iter().take_while(|job| job.merges() && job.kind() == first.kind()).count()
 }
 
 struct Queued<O: Op> {
@@ -45,11 +64,45 @@ impl<O: Op, T: Tx> Job<T> for Queued<O> {
         Box::pin(async {
             let before = tx.statements();
             let out = AssertUnwindSafe(self.op.run(tx)).catch_unwind().await.unwrap_or_else(|_| Err(panicked(O::NAME)));
-            self.tally.add(O::NAME, tx.statements() - before);
+            self.tally.add(O::NAME, 1, tx.statements() - before);
             let verdict = out.as_ref().map(|_| ()).map_err(Clone::clone);
             self.out = Some(out);
             verdict
         })
+    }
+
+    fn merges(&self) -> bool {
+        self.op.merges()
+    }
+
+    fn run_with<'a>(&'a mut self, others: &'a mut [Box<dyn Job<T>>], tx: &'a mut T) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mut all = vec![self];
+            for other in others {
+                let other = other.any().downcast_mut::<Self>();
+                all.push(other.ok_or_else(|| Error::Internal(format!("{} was to be merged with another", O::NAME)))?);
+            }
+            let before = tx.statements();
+            let ops: Vec<&O> = all.iter().map(|job| &job.op).collect();
+            let outs = AssertUnwindSafe(O::run_merged(&ops, tx)).catch_unwind().await;
+            let outs = outs.unwrap_or_else(|_| Err(panicked(O::NAME)))?;
+            all[0].tally.add(O::NAME, all.len() as u64, tx.statements() - before);
+            if outs.len() != all.len() {
+                return Err(Error::Internal(format!("{}: not an answer for each", O::NAME)));
+            }
+            for (job, out) in all.into_iter().zip(outs) {
+                job.out = Some(out);
+            }
+            Ok(())
+        })
+    }
+
+    fn kind(&self) -> TypeId {
+        TypeId::of::<Self>()
+    }
+
+    fn any(&mut self) -> &mut (dyn Any + Send) {
+        self
     }
 
     fn fail(&mut self, error: Error) {
@@ -116,7 +169,7 @@ impl<Q: Query, R: Reads> Look<R> for QueuedRead<Q> {
             let out =
                 AssertUnwindSafe(self.query.run(tx)).catch_unwind().await.unwrap_or_else(|_| Err(panicked(Q::NAME)));
             metrics::histogram!(names::READ_SECONDS, "operation" => Q::NAME).record(started.elapsed());
-            self.tally.add(Q::NAME, tx.statements() - before);
+            self.tally.add(Q::NAME, 1, tx.statements() - before);
             let verdict = out.as_ref().map(|_| ()).map_err(Clone::clone);
             self.out = Some(out);
             verdict

@@ -1,5 +1,7 @@
 //! Rooms: their heads, their events, their state; and `persist`, the one way in which an event becomes part of a room.
 
+pub(crate) mod merge;
+
 use std::sync::Arc;
 
 use hearth_core::event::Pdu;
@@ -455,13 +457,11 @@ impl Op for Persist {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Persisted> {
         let c = &self.0;
-        let mut tips = match self.check(tx).await? {
+        let tips = match self.check(tx).await? {
             Checked::Good { tips } => tips,
             Checked::Answer(answer) => return Ok(answer),
         };
-        // Not what the writer took for the ends of the room: another process may have added one since.
-        tips.retain(|sn| !c.consumed.contains(sn) && !c.extremities.contains(sn));
-        tips.extend(&c.extremities);
+        let tips = c.tips_after(tips);
 
         let mut positions = Vec::with_capacity(c.events.len());
         let mut threads = Vec::with_capacity(c.events.len());
@@ -527,6 +527,23 @@ impl Op for Persist {
             _ => tx.wake(Wake::Room(c.room_sn)),
         }
         Ok(Persisted::Stored(positions))
+    }
+
+    fn merges(&self) -> bool {
+        self.merges_with_others()
+    }
+
+    async fn run_merged<T: Tx>(ops: &[&Self], tx: &mut T) -> Result<Vec<Result<Persisted>>> {
+        Self::run_together(ops, tx).await
+    }
+}
+
+impl RoomCommit {
+    /// Where the room ends after it. Not what the writer took for its ends: another process may have added one since.
+    fn tips_after(&self, mut tips: Vec<i64>) -> Vec<i64> {
+        tips.retain(|sn| !self.consumed.contains(sn) && !self.extremities.contains(sn));
+        tips.extend(&self.extremities);
+        tips
     }
 }
 

@@ -19,10 +19,11 @@ pub struct Work {
 pub(crate) struct Tally(Mutex<BTreeMap<&'static str, Work>>);
 
 impl Tally {
-    pub(crate) fn add(&self, operation: &'static str, statements: u64) {
+    /// Some runs of an operation, which took so many statements together.
+    pub(crate) fn add(&self, operation: &'static str, runs: u64, statements: u64) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let work = all.entry(operation).or_default();
-        work.runs += 1;
+        work.runs += runs;
         work.statements += statements;
     }
 

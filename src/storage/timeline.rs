@@ -81,8 +81,8 @@ pub struct Membership {
 /// changed, by position.
 #[derive(Clone, Debug, Default)]
 pub struct VisibilityLog {
-    /// The event that became current, as JSON; `None` where the state was taken away.
-    pub visibility: Vec<(i64, Option<String>)>,
+    /// `None` where the state was taken away.
+    pub visibility: Vec<(i64, Option<HistoryVisibility>)>,
     pub membership: Vec<(i64, String)>,
 }
 
@@ -346,7 +346,10 @@ pub(crate) async fn visibility_logs<R: Reads>(
         return Ok(logs);
     }
     for mut row in tx.query(VISIBILITY_LOG, args![rooms.to_vec()]).await? {
-        logs.entry(row.get(0)?).or_default().visibility.push((row.get(1)?, row.get(2)?));
+        let (room_sn, pos) = (row.get(0)?, row.get(1)?);
+        // Read once: it is asked for each event.
+        let visibility = row.get::<Option<String>>(2)?.as_deref().map(visibility_in);
+        logs.entry(room_sn).or_default().visibility.push((pos, visibility));
     }
     for mut row in tx.query(MEMBERSHIP_LOG, args![user_id, rooms.to_vec()]).await? {
         logs.entry(row.get(0)?).or_default().membership.push((row.get(1)?, row.get(2)?));
@@ -395,6 +398,17 @@ impl VisibilityLog {
         self.allows(pos, pos)
     }
 
+    /// Where to read the state that is shown beside events up to `last`; `None` if the user may not see what it was then.
+    /// Who left sees of their own later events, such as a knock, no more state than `until` they left.
+    pub(crate) fn state_beside(&self, last: i64, until: Option<i64>) -> Option<i64> {
+        let at = until.map_or(last, |until| last.min(until));
+        // The same changes as in [`Self::sees`]: beside what was seen before them, they are all that is new.
+        let is_change =
+            self.visibility.iter().any(|(pos, _)| *pos == at) || self.membership.iter().any(|(pos, _)| *pos == at);
+        let sees = until == Some(at) || self.allows(at, at) || is_change && self.allows(at - 1, at);
+        sees.then_some(at)
+    }
+
     /// The position at which the user last stopped being in the room; `None` if they are in, or never were.
     pub fn left_at(&self) -> Option<i64> {
         let last_join = self.membership.iter().rposition(|(_, m)| m == "join")?;
@@ -403,11 +417,11 @@ impl VisibilityLog {
 
     /// By the state at one position, for an event at another.
     fn allows(&self, state_at: i64, event_at: i64) -> bool {
-        let visibility = last_before(&self.visibility, state_at).and_then(Option::as_deref).map(visibility_in);
+        let visibility = last_before(&self.visibility, state_at).and_then(Option::as_ref);
         let membership = last_before(&self.membership, state_at).map(|m| MembershipState::from(m.as_str()));
         let joined_later = self.membership.iter().any(|(at, m)| *at > event_at && m == "join");
         can_see(
-            &visibility.unwrap_or(HistoryVisibility::Shared),
+            visibility.unwrap_or(&HistoryVisibility::Shared),
             &membership.unwrap_or(MembershipState::Leave),
             joined_later,
         )

@@ -84,15 +84,22 @@ impl fmt::Debug for Stmt {
     }
 }
 
-/// A many-row insert, the one place where the dialects truly part: `UNNEST` of one array a column on Postgres, a prepared
-/// statement run in a loop on SQLite. Made by [`statements!`] like [`Stmt`].
+/// A change of many rows, the one place where the dialects truly part: `UNNEST` of one array a column on Postgres, a
+/// prepared statement run in a loop on SQLite. Made by [`statements!`] like [`Stmt`]: `bulk` inserts, `alter` updates the
+/// rows that its first column names, each of them once.
 #[derive(Clone, Copy)]
 pub struct Bulk {
     pub(crate) name: &'static str,
     pub(crate) table: &'static str,
     pub(crate) columns: &'static [(&'static str, Kind)],
-    /// What follows the values, e.g. `ON CONFLICT DO NOTHING`; may be empty.
-    pub(crate) then: &'static str,
+    pub(crate) change: Change,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Change {
+    /// And what follows the values, e.g. `ON CONFLICT DO NOTHING`; may be empty.
+    Insert(&'static str),
+    Update,
 }
 
 impl Bulk {
@@ -101,9 +108,9 @@ impl Bulk {
         name: &'static str,
         table: &'static str,
         columns: &'static [(&'static str, Kind)],
-        then: &'static str,
+        change: Change,
     ) -> Self {
-        Self { name, table, columns, then }
+        Self { name, table, columns, change }
     }
 }
 
@@ -137,7 +144,18 @@ macro_rules! statements {
             concat!(module_path!(), "::", stringify!($bulk)),
             $table,
             &[ $( ($col, $crate::tx::Kind::$kind) ),* ],
-            $then,
+            $crate::tx::Change::Insert($then),
+        );
+        $crate::tx::statements!(@each [$($stmts)*] [$($bulks)* $bulk] $($rest)*);
+    };
+    (@each [$($stmts:ident)*] [$($bulks:ident)*]
+        alter $bulk:ident = $table:literal ( $( $col:literal : $kind:ident ),* $(,)? ); $($rest:tt)*
+    ) => {
+        pub(crate) const $bulk: $crate::tx::Bulk = $crate::tx::Bulk::new(
+            concat!(module_path!(), "::", stringify!($bulk)),
+            $table,
+            &[ $( ($col, $crate::tx::Kind::$kind) ),* ],
+            $crate::tx::Change::Update,
         );
         $crate::tx::statements!(@each [$($stmts)*] [$($bulks)* $bulk] $($rest)*);
     };
@@ -281,6 +299,13 @@ impl Row {
         Self { stmt: stmt.name, cells }
     }
 
+    /// The row but for its first column.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
+    pub(crate) fn without_first(mut self) -> Self {
+        self.cells.remove(0);
+        self
+    }
+
     /// Takes column `i` (from 0) out of the row. Each column can be taken once.
     pub(crate) fn get<T: FromCell>(&mut self, i: usize) -> Result<T> {
         let cell = self.cells.get_mut(i).map(std::mem::take).unwrap_or_default();
@@ -393,6 +418,17 @@ pub trait Reads: Send {
 
     fn query(&mut self, stmt: Stmt, args: &[Value]) -> impl Future<Output = Result<Vec<Row>>> + Send;
 
+    /// The same question for each row of parameters, none of them a list: the rows that answer each. One round trip.
+    fn query_each(&mut self, stmt: Stmt, rows: &[Vec<Value>]) -> impl Future<Output = Result<Vec<Vec<Row>>>> + Send {
+        async move {
+            let mut answers = Vec::with_capacity(rows.len());
+            for row in rows {
+                answers.push(self.query(stmt, row).await?);
+            }
+            Ok(answers)
+        }
+    }
+
     /// At most one row.
     fn query_opt(&mut self, stmt: Stmt, args: &[Value]) -> impl Future<Output = Result<Option<Row>>> + Send {
         async move { Ok(self.query(stmt, args).await?.into_iter().next()) }
@@ -408,7 +444,7 @@ pub trait Reads: Send {
 pub trait Tx: Reads {
     /// The number of rows changed.
     fn execute(&mut self, stmt: Stmt, args: &[Value]) -> impl Future<Output = Result<u64>> + Send;
-    /// Inserts many rows; each row has one value a column, in the order of [`Bulk`]'s columns.
+    /// Inserts or updates many rows; each row has one value a column, in the order of [`Bulk`]'s columns.
     fn insert_rows(&mut self, bulk: Bulk, rows: &[Vec<Value>]) -> impl Future<Output = Result<u64>> + Send;
     /// The next position of the stream, from what was reserved for the whole batch. Strictly rising within the operation.
     fn next_pos(&mut self) -> Result<i64>;
@@ -429,6 +465,19 @@ pub trait Op: Send + Sync + 'static {
         1
     }
     fn run<T: Tx>(&self, tx: &mut T) -> impl Future<Output = Result<Self::Out>> + Send;
+
+    /// Whether it can be run together with others of its kind that can.
+    fn merges(&self) -> bool {
+        false
+    }
+
+    /// Runs several that can, as if one after another, and that many that they share their statements; the answer of each.
+    /// An answer that is an error must have written nothing. An error of the whole is no answer to anybody: all are run
+    /// again, each by itself.
+    fn run_merged<T: Tx>(ops: &[&Self], _tx: &mut T) -> impl Future<Output = Result<Vec<Result<Self::Out>>>> + Send {
+        let n = ops.len();
+        async move { Err(Error::Internal(format!("{}: {n} of them do not merge", Self::NAME))) }
+    }
 }
 
 /// A read.

@@ -4,7 +4,7 @@
 //! tells of it: rows by class, none by member. Only those who are told something else than their class have rows of their
 //! own, in the class that is their id. What a member has sent is subtracted, and what those sent whom they ignore.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use hearth_core::{
     filter::Ignored,
@@ -32,6 +32,8 @@ statements! {
             $7 + COALESCE((SELECT t.highlight FROM push_totals t
                 WHERE t.room_sn = $1 AND t.class = $2 AND t.thread = $3 AND t.sender = s.sender ORDER BY t.pos DESC LIMIT 1), 0)
         FROM (SELECT '' AS sender UNION ALL SELECT $4) s";
+    LAST_TOTAL = "SELECT notify, highlight FROM push_totals
+        WHERE room_sn = $1 AND class = $2 AND thread = $3 AND sender = $4 ORDER BY pos DESC LIMIT 1";
     // The same for those of them who are in the room.
     COUNT_OWN = "INSERT INTO push_totals (room_sn, class, thread, sender, pos, notify, highlight)
         SELECT $1, m.user_id, $3, s.sender, $5,
@@ -91,6 +93,11 @@ statements! {
             WHERE r.sender <> ALL($3)
         ) c GROUP BY c.room_sn, c.thread";
 
+    bulk TOTALS = "push_totals" (
+        "room_sn": Int, "class": Text, "thread": Text, "sender": Text, "pos": Int, "notify": Int, "highlight": Int
+    ) "";
+    bulk THREADS_COUNT = "push_threads" ("room_sn": Int, "thread": Text, "last_pos": Int)
+        "ON CONFLICT (room_sn, thread) DO UPDATE SET last_pos = excluded.last_pos";
     bulk REDACTED = "push_redacted" (
         "room_sn": Int, "class": Text, "thread": Text, "pos": Int, "sender": Text, "notify": Int, "highlight": Int
     ) "ON CONFLICT DO NOTHING";
@@ -231,6 +238,66 @@ pub(crate) async fn count<T: Tx>(
         tx.execute(COUNT_OWN, args![room_sn, users.clone(), thread, sender, pos, c.notify, c.highlight]).await?;
     }
     Ok(())
+}
+
+/// An event that is to be added to the totals.
+pub(crate) struct Addition<'a> {
+    pub(crate) room_sn: i64,
+    pub(crate) pos: i64,
+    pub(crate) sender: &'a str,
+    pub(crate) notice: &'a Notice,
+}
+
+impl Notice {
+    /// Whether [`count_all`] can count it among others: it names its thread, and tells nobody something of their own.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.own.is_empty() && !matches!(self.place, Place::With(_))
+    }
+
+    /// The thread of a plain one.
+    pub(crate) fn thread(&self) -> Option<&str> {
+        match &self.place {
+            Place::Thread(root) => Some(root.as_str()),
+            Place::Main | Place::With(_) => None,
+        }
+    }
+}
+
+/// Adds many plain events to the totals, in the order of their positions.
+pub(crate) async fn count_all<T: Tx>(tx: &mut T, additions: &[Addition<'_>]) -> Result<()> {
+    let (mut threads, mut steps) = (BTreeMap::new(), Vec::new());
+    for a in additions {
+        let thread = a.notice.thread();
+        if let (Some(thread), false) = (thread, a.notice.classes.is_empty()) {
+            threads.insert((a.room_sn, thread), a.pos);
+        }
+        for (class, counts) in &a.notice.classes {
+            for sender in ["", a.sender] {
+                steps.push(((a.room_sn, class.as_str(), thread.unwrap_or(MAIN), sender), a.pos, *counts));
+            }
+        }
+    }
+    let keys: BTreeSet<_> = steps.iter().map(|(key, ..)| *key).collect();
+    let asked = keys.iter().map(|(room, class, thread, sender)| args![*room, *class, *thread, *sender].to_vec());
+    let found = tx.query_each(LAST_TOTAL, &asked.collect::<Vec<_>>()).await?;
+    let mut totals = BTreeMap::new();
+    for (key, rows) in keys.into_iter().zip(found) {
+        let last = match rows.into_iter().next() {
+            Some(mut row) => Counts { notify: row.get(0)?, highlight: row.get(1)? },
+            None => Counts::NONE,
+        };
+        totals.insert(key, last);
+    }
+    let mut rows = Vec::with_capacity(steps.len());
+    for (key, pos, counts) in steps {
+        let total = totals.entry(key).or_insert(Counts::NONE);
+        *total += counts;
+        let (room_sn, class, thread, sender) = key;
+        rows.push(args![room_sn, class, thread, sender, pos, total.notify, total.highlight].to_vec());
+    }
+    tx.insert_rows(TOTALS, &rows).await?;
+    let threads: Vec<_> = threads.into_iter().map(|((room, thread), pos)| args![room, thread, pos].to_vec()).collect();
+    tx.insert_rows(THREADS_COUNT, &threads).await.map(drop)
 }
 
 /// Takes a redacted event off again, for those who have not read it.

@@ -90,7 +90,8 @@ impl Syncs {
             let over = tokio::time::Instant::now() >= deadline || self.shutdown.is_said();
             let (page, following) = match self.read_memory(reader, &wish)? {
                 Some(read) => read,
-                None => self.read_database(reader, &wish).await?,
+                // Boxed, as what a read needs is much, and those who wait are many.
+                None => Box::pin(self.read_database(reader, &wish)).await?,
             };
             let news: Vec<Wake> = match Arc::ptr_eq(&known, &following) {
                 true => Vec::new(),
@@ -105,6 +106,7 @@ impl Syncs {
             if over || wish.since.is_none() || wish.full_state || !page.is_empty_page() {
                 return Ok(self.hand_over(reader, page));
             }
+            drop(page);
             if lacked {
                 // What happened in those rooms between the read and the subscription was missed: read again.
                 continue;

@@ -41,13 +41,16 @@ pub(super) async fn run(workers: Arc<Workers>, pulse: Arc<Pulse>) {
     }
 }
 
-async fn look(workers: &Workers) -> Result<(), hearth_storage::Error> {
+async fn look(workers: &Workers) -> hearth_core::Result<()> {
     let known = workers.known.pos();
     let head = workers.storage.head().await?;
     if head <= known {
         return Ok(());
     }
     let changes = workers.storage.changes_after(known, MOST).await?;
+    // Before what is known is raised: if it fails, the next look says the same again.
+    let ended = changes.revoked.iter().map(|(user, _)| user.clone()).collect();
+    workers.erased.look((!changes.too_many).then_some(ended)).await?;
     workers.known.raise_to(head);
     if changes.too_many {
         workers.sessions.forget_all();

@@ -27,7 +27,7 @@ use self::drain::Next;
 use crate::{
     bus::Bus,
     notify::{Known, Notifier},
-    service::{rooms::Rooms, sessions::Sessions},
+    service::{erased::Erased, rooms::Rooms, sessions::Sessions},
     shutdown::Shutdown,
 };
 
@@ -47,6 +47,7 @@ pub struct Workers {
     pub known: Arc<Known>,
     pub rooms: Arc<Rooms>,
     pub sessions: Arc<Sessions>,
+    pub erased: Arc<Erased>,
     pub shutdown: Shutdown,
     pub transaction_retention_s: u64,
 }

@@ -9,6 +9,7 @@ mod directory;
 mod discovery;
 mod doors;
 mod economy;
+mod erased;
 mod frame;
 mod graph;
 mod guards;

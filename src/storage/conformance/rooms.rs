@@ -1,5 +1,7 @@
 //! Rooms, told with events that nobody signed: storage looks at what it is given, not at what the rules would say of it.
 
+mod merge;
+
 use hearth_core::event::Pdu;
 use ruma::{MilliSecondsSinceUnixEpoch, UInt, api::client::filter::RoomEventFilter};
 use serde_json::{Value as Json, json};
@@ -205,6 +207,7 @@ pub(super) fn page_of(room: &Room, user: &str, from: (i64, i64), direction: Dire
         direction,
         limit,
         filter: RoomEventFilter::default(),
+        until: None,
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    job::{Job, without_repeats},
+    job::{Job, together, without_repeats},
     metrics_names as names,
     migrate::now_ms,
     tx::{CommitSink, Committed, args, statements},
@@ -216,10 +216,14 @@ impl Lane {
         let mut next = last - count + 1;
         let first = next;
         let mut keep = false;
-        for job in jobs {
-            let end = next + i64::from(job.positions());
-            keep |= operation(tx, job.as_mut(), next..end, savepoints).await?;
+        let mut rest = jobs;
+        while !rest.is_empty() {
+            let n = if savepoints { 1 } else { together(rest) };
+            let (now, later) = rest.split_at_mut(n);
+            let end = next + now.iter().map(|job| i64::from(job.positions())).sum::<i64>();
+            keep |= operations(tx, now, next..end, savepoints).await?;
             next = end;
+            rest = later;
         }
         // When nothing was written and no position given out there is nothing to make durable.
         let wakes = without_repeats(std::mem::take(&mut tx.wakes));
@@ -296,20 +300,22 @@ impl Lane {
     }
 }
 
-/// Runs one operation of a batch; whether it left anything to commit.
-async fn operation(
+/// Runs one operation of a batch, or some that go together; whether they left anything to commit.
+async fn operations(
     tx: &mut PgTx,
-    job: &mut dyn Job<PgTx>,
+    jobs: &mut [Box<dyn Job<PgTx>>],
     positions: std::ops::Range<i64>,
     savepoint: bool,
 ) -> Result<bool, Trouble> {
+    let Some((job, others)) = jobs.split_first_mut() else { return Ok(false) };
+    let alone = others.is_empty();
     let (wakes, messages) = (tx.wakes.len(), tx.messages.len());
     let reserved = positions.clone();
     if savepoint {
         tx.session.control("SAVEPOINT operation").await?;
     }
     tx.enter(positions);
-    let verdict = job.run(tx).await;
+    let verdict = if alone { job.run(tx).await } else { job.run_with(others, tx).await };
     let (failed, harm) = match tx.fault.take() {
         Some(Fault::Sql(error)) => {
             job.fail(error);
@@ -319,6 +325,10 @@ async fn operation(
         None => (verdict.is_err(), tx.wrote),
     };
     if failed {
+        if !alone {
+            // They have no answers: each is run by itself.
+            return Err(Trouble::Dirty);
+        }
         tx.wakes.truncate(wakes);
         tx.messages.truncate(messages);
         if savepoint {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     error::{Error, Result},
-    tx::{Bulk, Cell, Kind, Row, Stmt, Value},
+    tx::{Bulk, Cell, Change, Kind, Row, Stmt, Value},
 };
 
 /// A server that does not answer a statement for so long is gone, whatever TCP says.
@@ -62,7 +62,7 @@ impl Fault {
 
 pub(super) struct Session {
     conn: PgConnection,
-    /// The text of each bulk insert, by where its name lies in the program.
+    /// The text of each change of many rows, and question for many, by where its name lies in the program.
     texts: HashMap<(usize, usize), Arc<str>>,
     /// How many have run.
     pub(super) statements: u64,
@@ -130,6 +130,38 @@ impl Session {
         rows.iter().map(|r| row(stmt, r)).collect()
     }
 
+    /// One question for many rows of parameters: they become a table, and the question a part of what is asked of each
+    /// of its rows.
+    pub(super) async fn query_each(&mut self, stmt: Stmt, rows: &[Vec<Value>]) -> Result<Vec<Vec<Row>>, Fault> {
+        let Some(first) = rows.first() else { return Ok(Vec::new()) };
+        self.statements += 1;
+        let kinds = first.iter().map(|value| match value {
+            Value::Int(_) => Ok(Kind::Int),
+            Value::Text(_) => Ok(Kind::Text),
+            Value::Blob(_) => Ok(Kind::Blob),
+            Value::Ints(_) | Value::Texts(_) | Value::Blobs(_) => {
+                Err(Fault::Sql(Error::Sql { stmt: stmt.name, message: "a list within a list".into() }))
+            }
+        });
+        let kinds: Vec<(&str, Kind)> = kinds.map(|kind| kind.map(|kind| ("", kind))).collect::<Result<_, _>>()?;
+        let args = columns(stmt.name, &kinds, rows)?;
+        let place = (stmt.name.as_ptr().addr(), stmt.name.len());
+        let text = Arc::clone(self.texts.entry(place).or_insert_with(|| each_text(stmt, &kinds).into()));
+        let found = async {
+            let found = self.conn.fetch_all(sqlx::query_with(AssertSqlSafe(text), args)).await;
+            found.map_err(|e| Fault::of(stmt.name, &e))
+        };
+        let mut answers = vec![Vec::new(); rows.len()];
+        for found in in_time(stmt.name, found).await? {
+            let mut found = row(stmt, &found)?;
+            let which = found.get::<i64>(0).ok().and_then(|ord| usize::try_from(ord - 1).ok());
+            if let Some(answer) = which.and_then(|which| answers.get_mut(which)) {
+                answer.push(found.without_first());
+            }
+        }
+        Ok(answers)
+    }
+
     pub(super) async fn execute(&mut self, stmt: Stmt, args: &[Value]) -> Result<u64, Fault> {
         self.run(stmt.name, stmt.sql, bind(stmt.name, args)?).await
     }
@@ -140,7 +172,7 @@ impl Session {
         }
         let place = (bulk.name.as_ptr().addr(), bulk.name.len());
         let text = Arc::clone(self.texts.entry(place).or_insert_with(|| bulk_text(bulk).into()));
-        self.run(bulk.name, AssertSqlSafe(text), columns(bulk, rows)?).await
+        self.run(bulk.name, AssertSqlSafe(text), columns(bulk.name, bulk.columns, rows)?).await
     }
 
     async fn run(&mut self, name: &'static str, sql: impl SqlSafeStr, args: PgArguments) -> Result<u64, Fault> {
@@ -181,14 +213,14 @@ fn bind(name: &'static str, args: &[Value]) -> Result<PgArguments, Fault> {
 }
 
 /// One array a column.
-fn columns(bulk: Bulk, rows: &[Vec<Value>]) -> Result<PgArguments, Fault> {
-    let wrong = |what: &str| Fault::Sql(Error::Sql { stmt: bulk.name, message: what.into() });
-    if rows.iter().any(|row| row.len() != bulk.columns.len()) {
+fn columns(name: &'static str, kinds: &[(&str, Kind)], rows: &[Vec<Value>]) -> Result<PgArguments, Fault> {
+    let wrong = |what: &str| Fault::Sql(Error::Sql { stmt: name, message: what.into() });
+    if rows.iter().any(|row| row.len() != kinds.len()) {
         return Err(wrong("a row does not have one value a column"));
     }
-    rows.iter().flatten().try_for_each(|value| value.sendable(bulk.name)).map_err(Fault::Sql)?;
+    rows.iter().flatten().try_for_each(|value| value.sendable(name)).map_err(Fault::Sql)?;
     let mut out = PgArguments::default();
-    for (i, (column, kind)) in bulk.columns.iter().enumerate() {
+    for (i, (column, kind)) in kinds.iter().enumerate() {
         let values = rows.iter().map(|row| &row[i]);
         let misplaced = || wrong(&format!("a value of {column} is not of its kind"));
         let added = match kind {
@@ -205,7 +237,7 @@ fn columns(bulk: Bulk, rows: &[Vec<Value>]) -> Result<PgArguments, Fault> {
                 out.add(column.collect::<Result<Vec<Option<&[u8]>>, _>>()?)
             }
         };
-        added.map_err(|e| misfit(bulk.name, &e))?;
+        added.map_err(|e| misfit(name, &e))?;
     }
     Ok(out)
 }
@@ -214,8 +246,8 @@ fn misfit(name: &'static str, e: &BoxDynError) -> Fault {
     Fault::Sql(Error::Sql { stmt: name, message: format!("a parameter cannot be sent: {e}") })
 }
 
-pub(super) fn bulk_text(bulk: Bulk) -> String {
-    let names: Vec<&str> = bulk.columns.iter().map(|(name, _)| *name).collect();
+/// `$1::int8[], $2::text[]`
+fn arrays(columns: &[(&str, Kind)]) -> String {
     let array = |(i, (_, kind)): (usize, &(&str, Kind))| {
         let of = match kind {
             Kind::Int => "int8",
@@ -224,9 +256,31 @@ pub(super) fn bulk_text(bulk: Bulk) -> String {
         };
         format!("${}::{of}[]", i + 1)
     };
-    let arrays: Vec<String> = bulk.columns.iter().enumerate().map(array).collect();
-    let Bulk { table, then, .. } = bulk;
-    format!("INSERT INTO {table} ({}) SELECT * FROM UNNEST({}) {then}", names.join(", "), arrays.join(", "))
+    columns.iter().enumerate().map(array).collect::<Vec<_>>().join(", ")
+}
+
+/// `$1` becomes the first column of the table of parameters.
+fn each_text(stmt: Stmt, kinds: &[(&str, Kind)]) -> String {
+    let names: Vec<String> = (1..=kinds.len()).map(|i| format!("p{i}")).collect();
+    let question = stmt.sql.replace('$', "w.p");
+    let (arrays, names) = (arrays(kinds), names.join(", "));
+    format!(
+        "SELECT w.ord, q.* FROM UNNEST({arrays}) WITH ORDINALITY AS w ({names}, ord) CROSS JOIN LATERAL ({question}) q \
+         ORDER BY w.ord"
+    )
+}
+
+pub(super) fn bulk_text(bulk: Bulk) -> String {
+    let names: Vec<&str> = bulk.columns.iter().map(|(name, _)| *name).collect();
+    let (table, names_list, arrays) = (bulk.table, names.join(", "), arrays(bulk.columns));
+    match bulk.change {
+        Change::Insert(then) => format!("INSERT INTO {table} ({names_list}) SELECT * FROM UNNEST({arrays}) {then}"),
+        Change::Update => {
+            let set: Vec<String> = names[1..].iter().map(|name| format!("{name} = w.{name}")).collect();
+            let (set, key) = (set.join(", "), names[0]);
+            format!("UPDATE {table} t SET {set} FROM UNNEST({arrays}) AS w ({names_list}) WHERE t.{key} = w.{key}")
+        }
+    }
 }
 
 fn row(stmt: Stmt, row: &PgRow) -> Result<Row, Fault> {

@@ -56,6 +56,13 @@ impl Reads for PgTx {
         let outcome = self.session.query(stmt, args).await;
         self.remember(outcome)
     }
+
+    async fn query_each(&mut self, stmt: Stmt, rows: &[Vec<Value>]) -> Result<Vec<Vec<Row>>> {
+        self.sound()?;
+        self.wrote |= !stmt.reads;
+        let outcome = self.session.query_each(stmt, rows).await;
+        self.remember(outcome)
+    }
 }
 
 impl Tx for PgTx {

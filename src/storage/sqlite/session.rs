@@ -9,7 +9,7 @@ use rusqlite::{
 
 use crate::{
     error::{Error, Result},
-    tx::{Bulk, Cell, Row, Stmt, Value},
+    tx::{Bulk, Cell, Change, Row, Stmt, Value},
 };
 
 /// Beside a running server another process may write for a moment (an administrator's command, a backup).
@@ -237,9 +237,17 @@ fn list_operator(sql: &str) -> Option<(&'static str, &str, &str)> {
 
 fn bulk_text(bulk: Bulk) -> String {
     let columns: Vec<&str> = bulk.columns.iter().map(|(name, _)| *name).collect();
-    let values: Vec<String> = (1..=columns.len()).map(|i| format!("?{i}")).collect();
-    let Bulk { table, then, .. } = bulk;
-    format!("INSERT INTO {table} ({}) VALUES ({}) {then}", columns.join(", "), values.join(", "))
+    let Bulk { table, change, .. } = bulk;
+    match change {
+        Change::Insert(then) => {
+            let values: Vec<String> = (1..=columns.len()).map(|i| format!("?{i}")).collect();
+            format!("INSERT INTO {table} ({}) VALUES ({}) {then}", columns.join(", "), values.join(", "))
+        }
+        Change::Update => {
+            let set: Vec<String> = (2..).zip(&columns[1..]).map(|(i, column)| format!("{column} = ?{i}")).collect();
+            format!("UPDATE {table} SET {} WHERE {} = ?1", set.join(", "), columns[0])
+        }
+    }
 }
 
 #[cfg(test)]

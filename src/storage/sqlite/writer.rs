@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    job::{Job, without_repeats},
+    job::{Job, together, without_repeats},
     metrics_names as names,
     stream::RAISE_HEAD,
     tx::{Bulk, CommitSink, Committed, Message, Reads, Row, Stmt, Tx, Value, Wake, args},
@@ -84,10 +84,14 @@ impl Writer {
         let outcome = reserved.and_then(|range| {
             let mut next = range.start;
             let mut keep = false;
-            for job in jobs.iter_mut() {
-                let end = next + i64::from(job.positions());
-                keep |= self.tx.operation(job.as_mut(), next..end)?;
+            let mut rest = &mut *jobs;
+            while !rest.is_empty() {
+                let n = if self.tx.savepoints { 1 } else { together(rest) };
+                let (now, later) = rest.split_at_mut(n);
+                let end = next + now.iter().map(|job| i64::from(job.positions())).sum::<i64>();
+                keep |= self.tx.operations(now, next..end)?;
                 next = end;
+                rest = later;
             }
             // When nothing was written and no position given out there is nothing to make durable.
             self.tx.session.control(if keep { "COMMIT" } else { "ROLLBACK" })?;
@@ -143,8 +147,10 @@ impl SqliteTx {
         Ok(last - count + 1..last + 1)
     }
 
-    /// Runs one operation; whether it left anything to commit. An error means that the whole transaction is lost.
-    fn operation(&mut self, job: &mut dyn Job<Self>, positions: Range<i64>) -> Result<bool> {
+    /// Runs one operation, or some that go together; whether anything is left to commit. An error means that the whole
+    /// transaction is lost.
+    fn operations(&mut self, jobs: &mut [Box<dyn Job<Self>>], positions: Range<i64>) -> Result<bool> {
+        let Some((job, others)) = jobs.split_first_mut() else { return Ok(false) };
         let (wakes, messages) = (self.wakes.len(), self.messages.len());
         let reserved = positions.clone();
         self.positions = positions;
@@ -152,7 +158,8 @@ impl SqliteTx {
         self.failed = None;
 
         // Each future of this engine is ready at once, so an operation comes to its end in one poll.
-        let ran = job.run(self).now_or_never();
+        let alone = others.is_empty();
+        let ran = if alone { job.run(self) } else { job.run_with(others, self) }.now_or_never();
         let verdict = match (self.failed.take(), ran) {
             (Some(error), _) => Err(error),
             (None, Some(verdict)) => verdict,
@@ -168,7 +175,8 @@ impl SqliteTx {
                 }
                 Ok(self.wrote || self.positions != reserved)
             }
-            Err(error) if self.wrote && !self.savepoints => {
+            // Some that were run together have no answers: each is run by itself.
+            Err(error) if !alone || self.wrote && !self.savepoints => {
                 self.dirty = true;
                 Err(error)
             }

@@ -1,7 +1,7 @@
 //! One room of a sync: its timeline, the state beside it, and what else there is to tell.
 
 use hearth_core::{Error, Result, filter, token::TimelineToken};
-use hearth_storage::{RoomSync, StrippedRoom, membership_at};
+use hearth_storage::{RoomSync, StrippedRoom};
 use ruma::{
     OwnedRoomId, UInt,
     api::client::sync::sync_events::v3::{
@@ -65,7 +65,7 @@ impl Syncs {
             let beside = Beside {
                 because: redaction_of(event, &part.because),
                 replaced: part.replaced.get(&event.sn),
-                membership: Some(membership_at(&part.membership, event)),
+                memberships: &part.membership,
                 in_sync: true,
             };
             timeline.events.push(self.shapes.event(room, event, reader, beside)?);
@@ -78,8 +78,7 @@ impl Syncs {
         for event in &part.state {
             if filter::passes(&wish.filter.room.state, &room.id, &event.json)? {
                 let because = redaction_of(event, &part.because);
-                let membership = Some(membership_at(&part.membership, event));
-                let beside = Beside { because, in_sync: true, membership, ..Beside::default() };
+                let beside = Beside { because, in_sync: true, memberships: &part.membership, ..Beside::default() };
                 state.events.push(self.shapes.event(room, event, reader, beside)?);
             }
         }
