@@ -20,7 +20,7 @@ impl Eyes<'_> {
         let rings = self.room.events.iter().skip(from).filter(|event| {
             event.kind == "m.room.message"
                 && event.content["m.relates_to"]["rel_type"] != "m.replace"
-                && true
+                && event.redacted_by.is_none()
                 && event.sender != *self.user
                 && !ignored.contains(&event.sender)
         });
