@@ -243,11 +243,14 @@ impl Timelines {
         at: Option<i64>,
     ) -> Result<(Room, Vec<StoredEvent>)> {
         let (row, access) = self.open(reader, room_id).await?;
-        let at = match (access, at) {
-            (Access::Now, at) => at,
-            (Access::Until(pos), at) => Some(at.map_or(pos, |at| at.min(pos))),
+        let until = match access {
+            Access::Now => None,
+            Access::Until(pos) => Some(pos),
         };
-        if let (Access::Now, Some(at)) = (access, at) {
+        // What the room is now, or was when they left, is theirs to see; what it was before may not be.
+        let earlier = at.filter(|at| until.is_none_or(|until| *at < until));
+        let at = earlier.or(until);
+        if let Some(at) = earlier {
             let log = self.storage.visibility_log(row.room_sn, reader.user.as_str()).await?;
             if !log.sees_state_at(at) {
                 return Err(Error::forbidden("You may not see what the room was then"));
