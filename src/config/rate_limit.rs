@@ -16,6 +16,8 @@ pub struct RateLimit {
     pub room_creation: Limit,
     pub join: Limit,
     pub invite: Limit,
+    /// Also who types.
+    pub receipt: Limit,
 }
 
 /// None: as much as they like.
@@ -52,6 +54,8 @@ impl Default for RateLimit {
             join: Limit::of(0.5, 20),
             // A room can be made with a whole team in it.
             invite: Limit::of(0.5, 50),
+            // Clients say so by themselves while somebody reads and types, also for many rooms at once.
+            receipt: Limit::of(10.0, 200),
         }
     }
 }

@@ -28,6 +28,7 @@ pub enum Limited {
     RoomCreation,
     Join,
     Invite,
+    Receipt,
 }
 
 impl Limited {
@@ -43,6 +44,7 @@ impl Limited {
             Self::RoomCreation => "room_creation",
             Self::Join => "join",
             Self::Invite => "invite",
+            Self::Receipt => "receipt",
         }
     }
 }
@@ -111,6 +113,7 @@ impl RateLimits {
             Limited::RoomCreation => all.room_creation,
             Limited::Join => all.join,
             Limited::Invite => all.invite,
+            Limited::Receipt => all.receipt,
         };
         limit.0.filter(|_| all.enabled)
     }
