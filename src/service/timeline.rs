@@ -31,6 +31,15 @@ enum Access {
     Until(i64),
 }
 
+impl Access {
+    fn until(self) -> Option<i64> {
+        match self {
+            Self::Now => None,
+            Self::Until(pos) => Some(pos),
+        }
+    }
+}
+
 /// A page of messages as it was asked for.
 pub struct PageWish {
     pub from: Option<Token>,
@@ -117,7 +126,7 @@ impl Timelines {
             },
             |t| t.boundary(),
         );
-        if let (Access::Until(pos), Direction::Back) = (access, wish.direction) {
+        if let (Some(pos), Direction::Back) = (access.until(), wish.direction) {
             from = from.min(TimelineToken { topo: pos.saturating_add(1), minor: i64::MIN });
         }
         let key = |token: TimelineToken| (token.topo, token.minor);
@@ -130,6 +139,7 @@ impl Timelines {
             direction: wish.direction,
             limit,
             filter: wish.filter,
+            until: access.until(),
         };
         let page = self.storage.page(query).await?;
         let beside = Surroundings { log: &page.log, because: &page.because, replaced: &page.replaced };
@@ -151,7 +161,7 @@ impl Timelines {
         filter: RoomEventFilter,
     ) -> Result<Around<T, S>> {
         let unknown = || Error::not_found("There is no such event, or you may not see it");
-        let (row, _) = self.open(reader, room_id).await?;
+        let (row, access) = self.open(reader, room_id).await?;
         let room = Room::new(&row)?;
         let limit = usize::try_from(limit.min(MAX_PAGE)).unwrap_or(0);
         let query = ContextQuery {
@@ -162,6 +172,7 @@ impl Timelines {
             before: limit / 2,
             after: limit - limit / 2,
             filter,
+            until: access.until(),
         };
         let found = self.storage.context(query).await?.ok_or_else(unknown)?;
         let beside = Surroundings { log: &found.log, because: &found.because, replaced: &found.replaced };
@@ -232,11 +243,14 @@ impl Timelines {
         at: Option<i64>,
     ) -> Result<(Room, Vec<StoredEvent>)> {
         let (row, access) = self.open(reader, room_id).await?;
-        let at = match (access, at) {
-            (Access::Now, at) => at,
-            (Access::Until(pos), at) => Some(at.map_or(pos, |at| at.min(pos))),
+        let until = match access {
+            Access::Now => None,
+            Access::Until(pos) => Some(pos),
         };
-        if let (Access::Now, Some(at)) = (access, at) {
+        // What the room is now, or was when they left, is theirs to see; what it was before may not be.
+        let earlier = at.filter(|at| until.is_none_or(|until| *at < until));
+        let at = earlier.or(until);
+        if let Some(at) = earlier {
             let log = self.storage.visibility_log(row.room_sn, reader.user.as_str()).await?;
             if !log.sees_state_at(at) {
                 return Err(Error::forbidden("You may not see what the room was then"));

@@ -398,6 +398,17 @@ impl VisibilityLog {
         self.allows(pos, pos)
     }
 
+    /// Where to read the state that is shown beside events up to `last`; `None` if the user may not see what it was then.
+    /// Who left sees of their own later events, such as a knock, no more state than `until` they left.
+    pub(crate) fn state_beside(&self, last: i64, until: Option<i64>) -> Option<i64> {
+        let at = until.map_or(last, |until| last.min(until));
+        // The same changes as in [`Self::sees`]: beside what was seen before them, they are all that is new.
+        let is_change =
+            self.visibility.iter().any(|(pos, _)| *pos == at) || self.membership.iter().any(|(pos, _)| *pos == at);
+        let sees = until == Some(at) || self.allows(at, at) || is_change && self.allows(at - 1, at);
+        sees.then_some(at)
+    }
+
     /// The position at which the user last stopped being in the room; `None` if they are in, or never were.
     pub fn left_at(&self) -> Option<i64> {
         let last_join = self.membership.iter().rposition(|(_, m)| m == "join")?;

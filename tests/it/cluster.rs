@@ -289,3 +289,22 @@ async fn one_is_killed_and_the_other_goes_on() {
     two.dies().await;
     given.clean_up().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_on_the_one_does_not_bring_back_what_was_redacted_on_the_other() {
+    let given = Given::postgres().await;
+    let (one, two) = (open_server(&given).await, open_server(&given).await);
+    let alice = Person::registers(&one, "alice").await;
+    let room = alice.opens_a_room().await;
+    let phone = alice.logs_in_on(&two).await;
+    // The topic is in the memory of both.
+    let topic = event_id(&phone.sets(&room, "m.room.topic", "", json!({ "topic": "a secret" })).await);
+    alice.redacts(&room, &topic).await.ok();
+    let reply = phone.asks(&room, "upgrade", json!({ "new_version": "11" })).await.ok();
+    let successor = reply["replacement_room"].as_str().unwrap();
+    let state = alice.reads(successor, "state").await.ok();
+    assert!(!state.to_string().contains("a secret"), "{state}");
+    one.stop().await;
+    two.stop().await;
+    given.clean_up().await;
+}

@@ -25,6 +25,12 @@ async fn member(reader: &Person, room: &str, user: &Person) -> Value {
     reader.reads(room, &format!("state/m.room.member/{}", escaped(&user.id))).await.ok()
 }
 
+/// The id of it.
+async fn member_event(reader: &Person, room: &str, user: &Person) -> String {
+    let event = reader.reads(room, &format!("state/m.room.member/{}?format=event", escaped(&user.id))).await.ok();
+    event["event_id"].as_str().unwrap().to_owned()
+}
+
 impl Person {
     async fn knocks(&self, room: &str, reason: &str) -> crate::support::Reply {
         self.post(&format!("/knock/{}", escaped(room)), json!({ "reason": reason })).await
@@ -94,6 +100,71 @@ each_backend! {
         let old = alice.creates(json!({ "preset": "private_chat", "room_version": "6", "room_alias_name": "old" })).await;
         alice.sets(&old, "m.room.join_rules", "", json!({ "join_rule": "knock" })).await.ok();
         bob.knocks("#old:test.example", "").await.refused(403, "M_FORBIDDEN");
+        server.stop().await;
+    }
+
+    async fn who_left_learns_nothing_new_at_the_door(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let room = room_with(&alice, "10", json!({ "join_rule": "knock" })).await;
+        alice.invites(&room, &bob).await;
+        bob.joins(&room).await;
+        alice.sets(&room, "m.room.topic", "", json!({ "topic": "when he was here" })).await.ok();
+        alice.does("kick", &room, &bob).await;
+        alice.sets(&room, "m.room.topic", "", json!({ "topic": "a secret" })).await.ok();
+        let name = json!({ "membership": "join", "displayname": "Boss" });
+        alice.sets(&room, "m.room.member", &alice.id, name).await.ok();
+
+        // Each of these events is about him, and he sees it; what the room has become since he does not.
+        let lazy = escaped(&json!({ "lazy_load_members": true }).to_string());
+        let learns_nothing = async |what: &str| {
+            let own = member_event(&alice, &room, &bob).await;
+            let mut start = String::new();
+            for query in ["limit=10", &format!("limit=0&filter={lazy}")] {
+                let page = bob.reads(&room, &format!("context/{}?{query}", escaped(&own))).await.ok();
+                assert_eq!(page["event"]["event_id"], own);
+                let topic = of_type(&page["state"], "m.room.topic").unwrap_or_else(|| panic!("{what}: {page}"));
+                assert_eq!(topic["content"]["topic"], "when he was here", "{what}");
+                assert!(!page["state"].to_string().contains("Boss"), "{what}: {page}");
+                start = page["start"].as_str().unwrap().to_owned();
+            }
+            let page = format!("messages?dir=f&limit=1&filter={lazy}&from={start}");
+            let page = bob.reads(&room, &page).await.ok();
+            assert_eq!(page["chunk"][0]["event_id"], own, "{what}: {page}");
+            assert!(!page["state"].to_string().contains("Boss"), "{what}: {page}");
+        };
+        bob.knocks(&room, "please").await.ok();
+        bob.leaves(&room).await;
+        learns_nothing("a knock that was taken back").await;
+        alice.invites(&room, &bob).await;
+        bob.leaves(&room).await;
+        learns_nothing("an invite that was refused").await;
+        alice.does("ban", &room, &bob).await;
+        learns_nothing("a ban").await;
+        server.stop().await;
+    }
+
+    async fn an_invite_shows_no_state_that_its_guest_may_not_see(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let initial = json!([{ "type": "m.room.history_visibility", "content": { "history_visibility": "joined" } }]);
+        let room = alice.creates(json!({ "preset": "private_chat", "initial_state": initial })).await;
+        alice.sets(&room, "m.room.topic", "", json!({ "topic": "before he came" })).await.ok();
+        alice.invites(&room, &bob).await;
+        let invite = member_event(&alice, &room, &bob).await;
+        alice.sets(&room, "m.room.topic", "", json!({ "topic": "when he came" })).await.ok();
+        bob.joins(&room).await;
+        let around = async |event: &str| bob.reads(&room, &format!("context/{}?limit=0", escaped(event))).await.ok();
+        let page = around(&invite).await;
+        assert_eq!(page["event"]["event_id"], invite);
+        assert!(of_type(&page["state"], "m.room.topic").is_none(), "{page}");
+        let page = around(&member_event(&alice, &room, &bob).await).await;
+        assert_eq!(of_type(&page["state"], "m.room.topic").unwrap()["content"]["topic"], "when he came");
+        bob.leaves(&room).await;
+        let page = around(&invite).await;
+        assert!(of_type(&page["state"], "m.room.topic").is_none(), "not after he left either: {page}");
+        let page = around(&member_event(&alice, &room, &bob).await).await;
+        assert_eq!(of_type(&page["state"], "m.room.topic").unwrap()["content"]["topic"], "when he came");
         server.stop().await;
     }
 

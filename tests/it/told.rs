@@ -129,6 +129,24 @@ each_backend! {
         server.stop().await;
     }
 
+    async fn who_left_learns_nothing_of_who_was_in_before_them(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let carol = Person::registers(&server, "carol").await;
+        let room = alice.opens_a_room().await;
+        sets_history(&alice, &room, "joined").await;
+        carol.joins(&room).await;
+        bob.syncs().await;
+        let then = escaped(&bob.since());
+        carol.leaves(&room).await;
+        bob.joins(&room).await;
+        bob.reads(&room, &format!("members?at={then}")).await.refused(403, "M_FORBIDDEN");
+        bob.leaves(&room).await;
+        bob.reads(&room, &format!("members?at={then}")).await.refused(403, "M_FORBIDDEN");
+        bob.reads(&room, "members").await.ok();
+        server.stop().await;
+    }
+
     async fn who_wants_no_events_is_told_that_there_are_some(given: Given) {
         let server = open_server(given).await;
         let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);

@@ -59,6 +59,24 @@ impl Person {
         (all, unread(&page, room), threads)
     }
 
+    /// Is told this sooner or later, on a server that may not have heard of it yet.
+    #[cfg(feature = "postgres")]
+    async fn comes_to_know(&self, room: &str, counts: Counts) {
+        let told = async {
+            let mut since = self.since();
+            loop {
+                let page = self.sync(&format!("timeout=20000&since={since}")).await;
+                since = page["next_batch"].as_str().unwrap().to_owned();
+                if joined(&page, room).is_object() && unread(&page, room) == counts {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(crate::support::people::LONG, told)
+            .await
+            .unwrap_or_else(|_| panic!("{} is not told of {counts:?}", self.id));
+    }
+
     /// What the next sync tells, which is what a device that comes anew is told.
     async fn unread_next(&self, room: &str) -> Counts {
         let next = unread(&self.syncs().await, room);
@@ -280,4 +298,38 @@ each_backend! {
         assert_eq!(bob.unread_next(&room).await, (3, 1));
         server.stop().await;
     }
+}
+
+/// Both processes add to the same totals, and each tells what the other has counted.
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_processes_count_together() {
+    let given = crate::support::Given::postgres().await;
+    let (one, two) = (open_server(&given).await, open_server(&given).await);
+    let (alice, bob) = (Person::registers(&one, "alice").await, Person::registers(&two, "bob").await);
+    let carol = Person::registers(&two, "carol").await;
+    let room = alice.opens_a_room().await;
+    bob.joins(&room).await;
+    carol.joins(&room).await;
+    bob.syncs().await;
+    let (here, there) = (bob.turns_to(&one), bob.turns_to(&two));
+    for n in 1..6 {
+        let mention = json!({ "m.mentions": { "user_ids": [bob.id] } });
+        let (by_alice, by_carol) = (format!("a{n}"), format!("c{n}"));
+        futures_util::future::join(alice.writes(&room, &by_alice, mention), carol.writes(&room, &by_carol, json!({})))
+            .await;
+        assert_eq!(here.unread_anew(&room).await.0, (2 * n, n));
+        assert_eq!(there.unread_anew(&room).await.0, (2 * n, n));
+        there.comes_to_know(&room, (2 * n, n)).await;
+    }
+    let last = alice.says(&room, "last").await;
+    here.marks_read(&room, "m.read", &last, None).await;
+    there.comes_to_know(&room, (0, 0)).await;
+    carol.says(&room, "more").await;
+    there.comes_to_know(&room, (1, 0)).await;
+    alice.says(&room, "and more").await;
+    there.comes_to_know(&room, (2, 0)).await;
+    one.stop().await;
+    two.stop().await;
+    given.clean_up().await;
 }

@@ -5,6 +5,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-upgrades>
 
+use std::collections::HashMap;
+
 use hearth_core::{Error, Kind, Result, power::Power, room_version::RoomVersion};
 use ruma::{Int, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId, events::TimelineEventType};
 use serde_json::{Map, Value, json, value::to_raw_value};
@@ -45,12 +47,18 @@ struct Close {
     user: OwnedUserId,
     successor: OwnedRoomId,
     successor_sn: i64,
+    /// The tombstone that the room had before.
+    closed_by: Option<i64>,
     /// Take the power to write from ordinary members, too.
     quieten: bool,
 }
 
 impl Intent for Close {
     async fn wish(&self, rooms: &Rooms, head: &Head) -> Result<Wish> {
+        // Two successors would part those who are in the room.
+        if rooms.tombstone(head).await? != self.closed_by {
+            return Err(Error::bad_state("Somebody else has upgraded this room meanwhile"));
+        }
         let content = json!({ "body": "This room has been replaced", "replacement_room": self.successor });
         let state = |kind: &str, content: &Value| -> Result<Part> {
             Ok(Part::state(&self.user, kind, "", to_raw_value(content).map_err(Error::internal)?))
@@ -82,10 +90,10 @@ impl Intent for Close {
     }
 }
 
-/// Bans that one commit takes over.
-struct Ban(Vec<Part>);
+/// State that one commit takes over.
+struct Carry(Vec<Part>);
 
-impl Intent for Ban {
+impl Intent for Carry {
     async fn wish(&self, _: &Rooms, _: &Head) -> Result<Wish> {
         Ok(Wish::Write(self.0.clone()))
     }
@@ -107,22 +115,30 @@ impl Rooms {
         }
 
         let (mut parts, creators) = self.successor(&head, user, version, wish.additional_creators, &power).await?;
+        let closed_by = self.tombstone(&head).await?;
         let (bans, mut last) = self.bans_after(&head, user, &creators, "").await?;
         // Before there are power levels, who made the room has power enough for all of it.
         let levels = parts.pop().ok_or_else(|| Error::internal("a room without power levels"))?;
         parts.extend(bans);
-        parts.push(levels);
+        let mut levels = Some(levels);
+        if last.is_none() {
+            parts.extend(levels.take());
+        }
         let successor = self.found(user, version, &parts, None, false).await?;
         while let Some(after) = last {
-            let (bans, next) = self.bans_after(&head, user, &creators, &after).await?;
-            if !bans.is_empty() {
-                self.write(&successor, None, &Ban(bans)).await?;
+            let (mut rest, next) = self.bans_after(&head, user, &creators, &after).await?;
+            if next.is_none() {
+                rest.extend(levels.take());
+            }
+            if !rest.is_empty() {
+                self.write(&successor, None, &Carry(rest)).await?;
             }
             last = next;
         }
 
         let successor_sn = self.load_head(&successor).await?.sn;
-        let mut close = Close { user: user.to_owned(), successor: successor.clone(), successor_sn, quieten: true };
+        let mut close =
+            Close { user: user.to_owned(), successor: successor.clone(), successor_sn, closed_by, quieten: true };
         match self.write(room_id, None, &close).await {
             // Whoever has the power to close a room need not have that to take it from the others.
             Err(Error::Matrix { kind: Kind::Forbidden, .. }) => {
@@ -165,9 +181,18 @@ impl Rooms {
         state("m.room.create", "", content.into())?;
         state("m.room.member", user.as_str(), self.creator_joins(user).await?.into())?;
 
+        let mut carried = HashMap::new();
         for kind in CARRIED {
-            if let Some((_, pdu)) = self.current(head, kind, "").await? {
-                state(kind, "", pdu.content_as()?)?;
+            if let Some((sn, _)) = self.current(head, kind, "").await? {
+                carried.insert(sn, kind);
+            }
+        }
+        // As it is stored: what is cached may have been redacted by another process.
+        for event in self.storage.events_by_sn(carried.keys().copied().collect()).await? {
+            let Some(kind) = carried.get(&event.sn) else { continue };
+            let content: Map<String, Value> = super::state::parse_stored(head.in_room(), event)?.content_as()?;
+            if !content.is_empty() {
+                state(kind, "", content.into())?;
             }
         }
         if is_space {
@@ -190,6 +215,11 @@ impl Rooms {
         };
         state("m.room.power_levels", "", levels.into())?;
         Ok((parts, creators))
+    }
+
+    /// What closed the room.
+    async fn tombstone(&self, head: &Head) -> Result<Option<i64>> {
+        Ok(self.current(head, "m.room.tombstone", "").await?.map(|(sn, _)| sn))
     }
 
     /// Some of the bans of a room, to be said again in its successor; and behind whom there may be more.

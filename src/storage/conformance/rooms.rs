@@ -207,6 +207,7 @@ pub(super) fn page_of(room: &Room, user: &str, from: (i64, i64), direction: Dire
         direction,
         limit,
         filter: RoomEventFilter::default(),
+        until: None,
     }
 }
 

@@ -57,6 +57,8 @@ pub struct PageQuery {
     pub direction: Direction,
     pub limit: usize,
     pub filter: RoomEventFilter,
+    /// Of one who left, when: what the state was later is not for them.
+    pub until: Option<i64>,
 }
 
 /// A page of a room's timeline, in the order asked for.
@@ -84,6 +86,8 @@ pub struct ContextQuery {
     pub before: usize,
     pub after: usize,
     pub filter: RoomEventFilter,
+    /// Of one who left, when: what the state was later is not for them.
+    pub until: Option<i64>,
 }
 
 /// An event and its surroundings.
@@ -99,7 +103,8 @@ pub struct Context {
     pub log: VisibilityLog,
     pub because: Vec<StoredEvent>,
     pub replaced: HashMap<i64, StoredEvent>,
-    /// At the last of the events. Of the members only the senders, if they are loaded lazily.
+    /// At the last of the events, as far as the user may see it. Of the members only the senders, if they are loaded
+    /// lazily.
     pub state: Vec<StoredEvent>,
 }
 
@@ -115,12 +120,10 @@ impl Query for PageQuery {
         let events = found.events;
         let because = redactions_of(tx, &events).await?;
         let replaced = replaced_by(tx, room_sn, &events).await?;
-        let members = match events.first() {
-            Some(first) if !self.filter.lazy_load_options.is_disabled() => {
-                let senders = StateOf::Members(senders_of(&events)?);
-                state_at(tx, room_sn, &senders, Some(first.topo)).await?
-            }
-            _ => Vec::new(),
+        let first = events.first().filter(|_| !self.filter.lazy_load_options.is_disabled());
+        let members = match first.and_then(|first| log.state_beside(first.topo, self.until)) {
+            Some(at) => state_at(tx, room_sn, &StateOf::Members(senders_of(&events)?), Some(at)).await?,
+            None => Vec::new(),
         };
         let end = found.more.then_some(found.at);
         Ok(Page { events, end, log, because, replaced, members })
@@ -153,6 +156,7 @@ impl Query for ContextQuery {
             direction,
             limit,
             filter: RoomEventFilter::default(),
+            until: self.until,
         };
         let here = (event.topo, event.topo_minor);
         let before = scan(tx, &page(Direction::Back, here, self.before), &log, &sieve).await?;
@@ -162,12 +166,14 @@ impl Query for ContextQuery {
         let because = redactions_of(tx, &all).await?;
         let replaced = replaced_by(tx, room_sn, &all).await?;
         let last = after.events.last().unwrap_or(&event).topo;
-        let mut state;
-        if self.filter.lazy_load_options.is_disabled() {
-            state = state_at(tx, room_sn, &StateOf::All, Some(last)).await?;
-        } else {
-            state = state_at(tx, room_sn, &StateOf::AllButMembers, Some(last)).await?;
-            state.extend(state_at(tx, room_sn, &StateOf::Members(senders_of(&all)?), Some(last)).await?);
+        let mut state = Vec::new();
+        if let Some(at) = log.state_beside(last, self.until) {
+            if self.filter.lazy_load_options.is_disabled() {
+                state = state_at(tx, room_sn, &StateOf::All, Some(at)).await?;
+            } else {
+                state = state_at(tx, room_sn, &StateOf::AllButMembers, Some(at)).await?;
+                state.extend(state_at(tx, room_sn, &StateOf::Members(senders_of(&all)?), Some(at)).await?);
+            }
         }
         Ok(Some(Context {
             event,

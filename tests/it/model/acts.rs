@@ -135,7 +135,7 @@ impl Run<'_> {
         self.world.rooms[room].events.iter().rev().nth(back).map(|e| e.id.clone())
     }
 
-    async fn create(&mut self, by: usize, seen: usize, version: usize, public: bool) -> Outcome<()> {
+    pub async fn create(&mut self, by: usize, seen: usize, version: usize, public: bool) -> Outcome<()> {
         let version = VERSIONS[version];
         let mut users = Map::new();
         users.insert(self.users[1].to_string(), 50.into());
@@ -236,7 +236,7 @@ impl Run<'_> {
         });
     }
 
-    async fn join(&mut self, who: usize, room: usize) -> Outcome<()> {
+    pub async fn join(&mut self, who: usize, room: usize) -> Outcome<()> {
         let id = self.world.rooms[room].id.clone();
         if allowed(self.services().rooms.join(&id, &self.users[who], Join::default()).await)?.is_some() {
             self.membership_became(who, who, room).await?;
@@ -244,7 +244,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn membership(&mut self, by: usize, who: usize, room: usize, to: &'static str) -> Outcome<()> {
+    pub async fn membership(&mut self, by: usize, who: usize, room: usize, to: &'static str) -> Outcome<()> {
         let id = self.world.rooms[room].id.clone();
         let target = self.target(who, to);
         if allowed(self.services().rooms.set_membership(&id, &self.users[by], target).await)?.is_some() {
@@ -262,7 +262,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn unban(&mut self, by: usize, who: usize, room: usize) -> Outcome<()> {
+    pub async fn unban(&mut self, by: usize, who: usize, room: usize) -> Outcome<()> {
         let id = self.world.rooms[room].id.clone();
         let unbanned = self.services().rooms.unban(&id, &self.users[by], &self.users[who], None).await;
         if allowed(unbanned)?.is_some() {
@@ -305,7 +305,7 @@ impl Run<'_> {
         }
     }
 
-    async fn say(&mut self, who: usize, device: usize, room: usize, content: Value) -> Outcome<()> {
+    pub async fn say(&mut self, who: usize, device: usize, room: usize, content: Value) -> Outcome<()> {
         let message = Message {
             room_id: self.world.rooms[room].id.clone(),
             sender: self.users[who].clone(),
@@ -320,7 +320,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn set_state(&mut self, by: usize, room: usize, kind: &str, state_key: &str, content: Value) -> Outcome<()> {
+    pub async fn set_state(
+        &mut self,
+        by: usize,
+        room: usize,
+        kind: &str,
+        state_key: &str,
+        content: Value,
+    ) -> Outcome<()> {
         let raw = to_raw_value(&content).expect("JSON");
         let id = self.world.rooms[room].id.clone();
         let set = self.services().rooms.set_state(&id, &self.users[by], kind.into(), state_key, raw).await;

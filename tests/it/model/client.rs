@@ -36,6 +36,9 @@ pub struct View {
     /// It was told from its beginning, and of all that happened since.
     pub complete: bool,
     pub timeline: Vec<Item>,
+    /// The last event it had when its owner was seen to be out. Of the time after that they were shown only what was done
+    /// to them; once they are in again there may be more to see.
+    pub went_out_at: Option<OwnedEventId>,
     pub state: State,
     /// Keys whose last event in a timeline lost against another one, or is state no more: this a sync can't tell.
     pub misled: BTreeSet<Key>,
@@ -53,6 +56,21 @@ pub enum Item {
 impl View {
     pub fn has(&self, id: &OwnedEventId) -> bool {
         self.timeline.iter().any(|item| matches!(item, Item::Event(e) if e == id))
+    }
+
+    /// Its owner is out.
+    pub fn goes_out(&mut self) {
+        if self.joined {
+            self.went_out_at = self.ids().pop();
+        }
+        self.joined = false;
+    }
+
+    /// Its owner is in again: what was told while they were out is told anew.
+    pub fn comes_in(&mut self) {
+        let is_last = |item: &Item| matches!((item, &self.went_out_at), (Item::Event(id), Some(last)) if id == last);
+        let kept = self.timeline.iter().position(is_last).map_or(0, |at| at + 1);
+        self.timeline.truncate(kept);
     }
 
     /// The token of the newest gap.

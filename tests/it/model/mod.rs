@@ -15,6 +15,7 @@ mod client;
 mod readers;
 mod shrink;
 mod story;
+mod visibility;
 mod watch;
 mod world;
 
@@ -119,11 +120,22 @@ impl Ground {
 
     /// Plays a history to its end, where everybody looks at everything once more.
     async fn play(&self, ops: &[Op]) -> Outcome<()> {
+        let mut run = self.begin(&NAMES, devices).await;
+        let outcome = AssertUnwindSafe(run.play(ops)).catch_unwind().await;
+        run.services().shutdown.say();
+        outcome.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            Err(failure(text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")))
+        })
+    }
+
+    /// A history of people of its own, in which nothing has happened yet.
+    async fn begin(&self, names: &[&str], devices: impl Fn(&[OwnedUserId]) -> Vec<Vec<Device>>) -> Run<'_> {
         let n = self.begun.fetch_add(1, Ordering::Relaxed);
         let clock = TestClock::at(1_700_000_000_000);
-        let user = |name: &str| OwnedUserId::try_from(format!("@{name}{n}:test.example")).unwrap();
-        let users = NAMES.map(user).to_vec();
-        let mut run = Run {
+        let user = |name: &&str| OwnedUserId::try_from(format!("@{name}{n}:test.example")).unwrap();
+        let users: Vec<OwnedUserId> = names.iter().map(user).collect();
+        Run {
             ground: self,
             house: self.house(&clock).await,
             clock,
@@ -133,13 +145,7 @@ impl Ground {
             world: World::default(),
             ever_ignored: BTreeSet::new(),
             sent: 0,
-        };
-        let outcome = AssertUnwindSafe(run.play(ops)).catch_unwind().await;
-        run.services().shutdown.say();
-        outcome.unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            Err(failure(text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")))
-        })
+        }
     }
 
     /// Plays the history of a seed. If it fails, how it does, told as shortly as possible.
@@ -212,7 +218,7 @@ impl Run<'_> {
     async fn end_for(&mut self, who: usize) -> Outcome<()> {
         self.devices[who].push(Device { name: "new".to_owned(), ..Device::default() });
         for device in 0..self.devices[who].len() {
-            let limit = if device == DEVICES[who] { 100 } else { 10 };
+            let limit = if device + 1 == self.devices[who].len() { 100 } else { 10 };
             self.sync(who, device, limit, false).await?;
             for room in 0..self.world.rooms.len() {
                 while self.fill_gap(who, device, room, 50).await? {}

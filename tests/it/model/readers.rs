@@ -8,7 +8,7 @@ use hearth::service::{
 };
 use hearth_core::{Error, Result};
 use hearth_storage::Direction;
-use ruma::{OwnedEventId, serde::Raw};
+use ruma::{OwnedEventId, api::client::filter::RoomEventFilter, serde::Raw};
 use serde_json::{Value, json};
 
 use super::{
@@ -167,9 +167,45 @@ impl Run<'_> {
                 ensure!(!must, "{user} may see {id} (at {at}), but is not given it: {:?}", eyes.sights);
             }
         }
+        self.look_about(&eyes, at).await?;
         for refused in eyes.room.refused.iter().take(1) {
             let event = self.services().timelines.event::<Value>(reader, &eyes.room.id, refused).await;
             ensure!(answered(event)?.is_none(), "{refused}, which was refused, is shown");
+        }
+        Ok(())
+    }
+
+    /// One event, and what lies around it.
+    async fn look_about(&self, eyes: &Eyes<'_>, at: usize) -> Outcome<()> {
+        let (user, id) = (eyes.user, &eyes.room.events[at].id);
+        let reader = Reader { user, device: "D" };
+        let (room_id, filter) = (&eyes.room.id, RoomEventFilter::default());
+        let around = self.services().timelines.context::<Value, Value>(reader, room_id, id, 6, filter).await;
+        let Some(around) = answered(around)? else {
+            let must = eyes.sights[at] == Sight::Must && eyes.room.access(user) != Access::None;
+            ensure!(!must, "{user} may see {id} (at {at}), but not what is around it: {:?}", eyes.sights);
+            return Ok(());
+        };
+        let sight = eyes.room.sights(user)[at];
+        ensure!(sight != Sight::Never && eyes.knows(&parsed(&around.event)?)? == at, "{user} may not see {id}");
+        for (events, forward) in [(&around.before, false), (&around.after, true)] {
+            let mut places = Vec::with_capacity(events.len());
+            for event in events {
+                places.push(eyes.sees(&parsed(event)?)?);
+            }
+            let all = eyes.sights.iter().enumerate();
+            let seen: Vec<usize> = match forward {
+                true => all.skip(at + 1).filter(|(_, s)| **s == Sight::Must).map(|(i, _)| i).collect(),
+                false => all.take(at).rev().filter(|(_, s)| **s == Sight::Must).map(|(i, _)| i).collect(),
+            };
+            let expected = &seen[..seen.len().min(3)];
+            let musts: Vec<usize> = places.iter().copied().filter(|i| eyes.sights[*i] == Sight::Must).collect();
+            let full = places.len() == 3 || musts == expected;
+            ensure!(
+                full && expected.starts_with(&musts),
+                "around {at} {user} is shown {places:?}, not {expected:?} of {:?}",
+                eyes.sights
+            );
         }
         Ok(())
     }
@@ -212,8 +248,11 @@ impl Run<'_> {
                 let expected = in_state(&eyes.room.events[at].current, "m.room.member");
                 ensure!(members == expected, "the members at {at} are {members:?}, not {expected:?}");
             }
-            // Before the room there was nobody.
-            (Some(members), None) if at.is_none() && members.is_empty() => {}
+            // Before the room there was nobody, or the one who makes it.
+            (Some(members), None) if at.is_none() => {
+                let first = in_state(&eyes.room.events[1].current, "m.room.member");
+                ensure!(self.places(&eyes, members)?.is_subset(&first), "members before there was a room");
+            }
             (None, None) => {}
             (members, seen) => {
                 let given = members.is_some();

@@ -196,6 +196,8 @@ impl Run<'_> {
             let changes = changes_of(room, user);
             let changed = changes.iter().any(|at| room.events[*at].time > since);
             let last_change = changes.last().copied();
+            let joined_since =
+                changes.iter().any(|at| room.events[*at].time > since && eyes.memberships[*at] == "join");
             let expected = match now {
                 "join" => "join",
                 "leave" | "ban" if first => {
@@ -243,8 +245,6 @@ impl Run<'_> {
                 }
                 "leave" => {
                     let part = part("leave").expect("it was there");
-                    let joined_since =
-                        changes.iter().any(|at| room.events[*at].time > since && eyes.memberships[*at] == "join");
                     let initial = first || then != "join" && joined_since;
                     let last = last_change.expect("a leave");
                     let left = room.left_at(user);
@@ -259,8 +259,9 @@ impl Run<'_> {
                         state_after,
                     };
                     let view = told.rooms.entry(n).or_default();
-                    view.joined = false;
                     view.lay_over(&eyes, filter, &telling).map_err(|e| failure(format!("room {n}, left: {e}")))?;
+                    view.joined |= joined_since;
+                    view.goes_out();
                     view.complete &= left.is_some();
                     if let (Some(left), true) = (left, view.complete) {
                         let mut state = (*room.events[left].current).clone();
@@ -274,7 +275,7 @@ impl Run<'_> {
                 "invite" | "knock" => {
                     if let Some(view) = told.rooms.get_mut(&n) {
                         // Of what was until they went out, the device may have heard or not.
-                        view.complete &= !view.joined;
+                        view.complete &= !view.joined && !joined_since;
                     }
                     let part = part(expected).expect("it was there");
                     let stripped = events(&part[format!("{expected}_state")]);
@@ -471,16 +472,17 @@ impl View {
 
         if anew {
             self.timeline.clear();
+        } else if initial {
+            self.comes_in();
         }
         if limited {
             if initial {
                 // What is shown again is behind the gap now.
-                self.timeline.retain(
-                    |item| !matches!(item, Item::Event(id) if shown.iter().any(|e| e["event_id"] == id.as_str())),
-                );
+                let again = |id: &OwnedEventId| shown.iter().any(|e| e["event_id"] == id.as_str());
+                self.timeline.retain(|item| !matches!(item, Item::Event(id) if again(id)));
             }
             // Two gaps with nothing between them are one.
-            self.timeline.pop_if(|item| matches!(item, Item::Gap(_)));
+            while self.timeline.pop_if(|item| matches!(item, Item::Gap(_))).is_some() {}
             self.timeline.push(Item::Gap(prev_batch.unwrap_or_default().to_owned()));
         }
         self.timeline.extend(places.iter().map(|at| Item::Event(room.events[*at].id.clone())));
