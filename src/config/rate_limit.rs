@@ -19,6 +19,8 @@ pub struct RateLimit {
     pub join: Limit,
     pub invite: Limit,
     pub account_data: Limit,
+    /// Also who types.
+    pub receipt: Limit,
 }
 
 /// None: as much as they like.
@@ -61,6 +63,8 @@ impl Default for RateLimit {
             invite: Limit::of(0.5, 50),
             // A new client sets up its keys and settings in one go.
             account_data: Limit::of(1.0, 100),
+            // Clients say so by themselves while somebody reads and types, also for many rooms at once.
+            receipt: Limit::of(10.0, 200),
         }
     }
 }

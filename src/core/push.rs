@@ -8,6 +8,7 @@
 mod names;
 
 use std::{
+    collections::BTreeSet,
     ops::{Add, AddAssign, Neg, Sub},
     pin::pin,
     sync::LazyLock,
@@ -145,15 +146,13 @@ impl Subject {
         self.room.power_levels = Some(power);
     }
 
-    /// Those whom the sender says that it is meant for.
+    /// Those whom the sender says that it is meant for, in that order.
     pub fn mentioned(&self) -> Vec<OwnedUserId> {
         let users = self.flat.get(r"content.m\.mentions.user_ids").and_then(FlattenedJsonValue::as_array);
         let users = users.unwrap_or_default().iter();
         let ids = users.filter_map(ScalarJsonValue::as_str).filter(|id| !id.contains('\0'));
-        let mut users: Vec<OwnedUserId> = ids.filter_map(|id| OwnedUserId::try_from(id).ok()).collect();
-        users.sort_unstable();
-        users.dedup();
-        users
+        let mut seen = BTreeSet::new();
+        ids.filter(|id| seen.insert(*id)).filter_map(|id| OwnedUserId::try_from(id).ok()).collect()
     }
 
     /// What members with untouched rules are told who are not meant by it themselves.

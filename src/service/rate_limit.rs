@@ -31,6 +31,7 @@ pub enum Limited {
     Join,
     Invite,
     AccountData,
+    Receipt,
 }
 
 impl Limited {
@@ -49,6 +50,7 @@ impl Limited {
             Self::Join => "join",
             Self::Invite => "invite",
             Self::AccountData => "account_data",
+            Self::Receipt => "receipt",
         }
     }
 }
@@ -123,6 +125,7 @@ impl RateLimits {
             Limited::Join => all.join,
             Limited::Invite => all.invite,
             Limited::AccountData => all.account_data,
+            Limited::Receipt => all.receipt,
         };
         limit.0.filter(|_| all.enabled)
     }

@@ -25,6 +25,7 @@ pub const DEFAULT_CLASS: &str = "";
 
 statements! {
     THREAD_OF = "SELECT thread FROM events WHERE event_id = $1 AND room_sn = $2";
+    ROOTS = "SELECT event_id, room_sn, thread FROM events WHERE event_id = ANY($1)";
     COUNT = "INSERT INTO push_totals (room_sn, class, thread, sender, pos, notify, highlight)
         SELECT $1, $2, $3, s.sender, $5,
             $6 + COALESCE((SELECT t.notify FROM push_totals t
@@ -172,6 +173,13 @@ impl Unread {
         self.0.values().fold(Counts::NONE, |all, counts| all + *counts)
     }
 
+    /// The same without the threads apart.
+    pub fn summed(&self) -> Self {
+        let mut summed = Self::default();
+        summed.add(MAIN, self.all());
+        summed
+    }
+
     /// How many threads have something unread.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -191,11 +199,38 @@ pub(crate) struct Kept {
     own: Vec<(Vec<String>, i64, i64)>,
 }
 
+/// Of the events that are taken for roots of threads, those that are here: their room, and the thread they are in.
+pub(crate) struct Roots(HashMap<String, (i64, Option<String>)>);
+
+impl Roots {
+    pub(crate) async fn of<R: Reads>(tx: &mut R, named: Vec<String>) -> Result<Self> {
+        let mut roots = HashMap::new();
+        if !named.is_empty() {
+            for mut row in tx.query(ROOTS, args![named]).await? {
+                roots.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
+            }
+        }
+        Ok(Self(roots))
+    }
+
+    /// What [`thread_of`] says of a plain event.
+    pub(crate) fn thread<'a>(&'a self, room_sn: i64, notice: &'a Notice) -> Option<&'a str> {
+        let root = notice.root()?;
+        let (room, outer) = self.0.get(root)?;
+        (*room == room_sn).then(|| outer.as_deref().unwrap_or(root))
+    }
+}
+
 /// The root of the thread that an event belongs to; `None` for the main timeline.
 pub(crate) async fn thread_of<R: Reads>(tx: &mut R, room_sn: i64, place: &Place) -> Result<Option<String>> {
     match place {
         Place::Main => Ok(None),
-        Place::Thread(root) => Ok(Some(root.to_string())),
+        // What is in a thread can't be the root of another; what is not here can't be the root of any, or whoever writes
+        // could make threads without end out of nothing.
+        Place::Thread(root) => match tx.query_opt(THREAD_OF, args![root.as_str(), room_sn]).await? {
+            Some(mut row) => Ok(Some(row.get::<Option<String>>(0)?.unwrap_or_else(|| root.to_string()))),
+            None => Ok(None),
+        },
         Place::With(other) => match tx.query_opt(THREAD_OF, args![other.as_str(), room_sn]).await? {
             Some(mut row) => row.get(0),
             None => Ok(None),
@@ -245,6 +280,7 @@ pub(crate) struct Addition<'a> {
     pub(crate) room_sn: i64,
     pub(crate) pos: i64,
     pub(crate) sender: &'a str,
+    pub(crate) thread: Option<&'a str>,
     pub(crate) notice: &'a Notice,
 }
 
@@ -254,8 +290,8 @@ impl Notice {
         self.own.is_empty() && !matches!(self.place, Place::With(_))
     }
 
-    /// The thread of a plain one.
-    pub(crate) fn thread(&self) -> Option<&str> {
+    /// The root that it names.
+    pub(crate) fn root(&self) -> Option<&str> {
         match &self.place {
             Place::Thread(root) => Some(root.as_str()),
             Place::Main | Place::With(_) => None,
@@ -267,13 +303,12 @@ impl Notice {
 pub(crate) async fn count_all<T: Tx>(tx: &mut T, additions: &[Addition<'_>]) -> Result<()> {
     let (mut threads, mut steps) = (BTreeMap::new(), Vec::new());
     for a in additions {
-        let thread = a.notice.thread();
-        if let (Some(thread), false) = (thread, a.notice.classes.is_empty()) {
+        if let (Some(thread), false) = (a.thread, a.notice.classes.is_empty()) {
             threads.insert((a.room_sn, thread), a.pos);
         }
         for (class, counts) in &a.notice.classes {
             for sender in ["", a.sender] {
-                steps.push(((a.room_sn, class.as_str(), thread.unwrap_or(MAIN), sender), a.pos, *counts));
+                steps.push(((a.room_sn, class.as_str(), a.thread.unwrap_or(MAIN), sender), a.pos, *counts));
             }
         }
     }

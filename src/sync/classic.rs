@@ -60,6 +60,10 @@ impl SyncWish {
         }
     }
 
+    fn tells_threads_apart(&self) -> bool {
+        self.filter.room.timeline.unread_thread_notifications
+    }
+
     fn in_all_rooms(&self) -> bool {
         self.filter.room.rooms.is_none() && self.filter.room.not_rooms.is_empty()
     }

@@ -3,11 +3,17 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hearth_core::filter::Ignored;
-use hearth_storage::{Message, SyncPage, Unread, unread::DEFAULT_CLASS};
+use hearth_core::{filter::Ignored, push::Counts};
+use hearth_storage::{
+    Message, SyncPage, Unread,
+    unread::{DEFAULT_CLASS, MAIN},
+};
 
-/// Who has more unread threads in a room asks the database each time.
+/// Of a room with more unread threads only their sum is known, and who asks for threads asks the database each time.
 const MOST_THREADS: usize = 100;
+
+/// About what one takes.
+const THREAD_BYTES: usize = 96;
 
 /// The rooms that a user is in, and what is unread there.
 pub(super) struct Following {
@@ -22,20 +28,50 @@ struct State {
     /// It is all so at this position.
     as_of: i64,
     /// By room, in the order of the rooms; `None` where it is not known.
-    unread: Vec<Option<Unread>>,
+    unread: Vec<Option<Known>>,
+    /// How many threads came since it was last weighed.
+    grown: usize,
+}
+
+/// What is unread in a room.
+#[derive(Clone)]
+struct Known {
+    unread: Unread,
+    /// The threads are not told apart.
+    summed: bool,
+}
+
+impl Known {
+    fn new(unread: Unread) -> Self {
+        if unread.len() > MOST_THREADS {
+            return Self { unread: unread.summed(), summed: true };
+        }
+        Self { unread, summed: false }
+    }
+
+    fn add(&mut self, thread: &str, counts: Counts) {
+        self.unread.add(if self.summed { MAIN } else { thread }, counts);
+        if self.unread.len() > MOST_THREADS {
+            *self = Self::new(std::mem::take(&mut self.unread));
+        }
+    }
 }
 
 impl Following {
     /// Nobody knows anything of this user.
     pub(super) fn nothing() -> Self {
-        Self { rooms: Vec::new(), ignored: Arc::default(), state: Mutex::new(State { as_of: 0, unread: Vec::new() }) }
+        Self {
+            rooms: Vec::new(),
+            ignored: Arc::default(),
+            state: Mutex::new(State { as_of: 0, unread: Vec::new(), grown: 0 }),
+        }
     }
 
     /// What a page of all changes after `since` tells, and what was known before and is not changed by it.
     pub(super) fn new(page: &SyncPage, since: Option<i64>, before: Option<&Self>) -> Self {
         let mut rooms = page.following.clone();
         rooms.sort_unstable();
-        let mut unread: Vec<Option<Unread>> = vec![None; rooms.len()];
+        let mut unread: Vec<Option<Known>> = vec![None; rooms.len()];
         if let Some(before) = before {
             let known = before.state();
             let changes_all = |(kind, _): &(String, _)| kind == "m.ignored_user_list" || kind == "m.push_rules";
@@ -50,47 +86,86 @@ impl Following {
         }
         for room in &page.joined {
             if let Ok(i) = rooms.binary_search(&room.room.room_sn) {
-                unread[i] = (room.unread.len() <= MOST_THREADS).then(|| room.unread.clone());
+                unread[i] = Some(Known::new(room.unread.clone()));
             }
         }
-        Self { rooms, ignored: Arc::clone(&page.ignored), state: Mutex::new(State { as_of: page.head, unread }) }
+        Self {
+            rooms,
+            ignored: Arc::clone(&page.ignored),
+            state: Mutex::new(State { as_of: page.head, unread, grown: 0 }),
+        }
     }
 
     pub(super) fn as_of(&self) -> i64 {
         self.state().as_of
     }
 
-    /// These messages are all that happened up to `top`, since [`Self::as_of`] or before.
-    pub(super) fn went_on(&self, user: &str, messages: &[Message], top: i64) {
+    /// These messages are all that happened up to `top`, since [`Self::as_of`] or before. Whether it has become so much
+    /// larger that whoever keeps it should weigh it again.
+    pub(super) fn went_on(&self, user: &str, messages: &[Message], top: i64) -> bool {
         let mut state = self.state();
+        let state = &mut *state;
         let as_of = state.as_of;
         for message in messages.iter().filter(|m| m.pos > as_of) {
             let Ok(i) = self.rooms.binary_search(&message.room_sn) else { continue };
-            let (Some(counted), Some(unread)) = (&message.counted, &mut state.unread[i]) else { continue };
+            let (Some(counted), Some(known)) = (&message.counted, &mut state.unread[i]) else { continue };
             let sender = message.pdu.sender.as_str();
             if sender != user && !self.ignored.holds(sender) {
-                unread.add(&counted.thread, counted.of(DEFAULT_CLASS, user));
-                if unread.len() > MOST_THREADS {
-                    state.unread[i] = None;
-                }
+                let before = known.unread.len();
+                known.add(&counted.thread, counted.of(DEFAULT_CLASS, user));
+                state.grown += known.unread.len().saturating_sub(before);
             }
         }
         state.as_of = as_of.max(top);
+        let grows = state.grown >= MOST_THREADS;
+        if grows {
+            state.grown = 0;
+        }
+        grows
     }
 
-    /// What is unread in a room; `None` if that takes a look at the database.
-    pub(super) fn unread(&self, room_sn: i64) -> Option<Unread> {
+    /// What is unread in a room, with its threads told apart or not; `None` if that takes a look at the database.
+    pub(super) fn unread(&self, room_sn: i64, apart: bool) -> Option<Unread> {
         let i = self.rooms.binary_search(&room_sn).ok()?;
-        self.state().unread.get(i)?.clone()
+        let state = self.state();
+        let known = state.unread.get(i)?.as_ref()?;
+        (!known.summed || !apart).then(|| known.unread.clone())
     }
 
-    /// About what it takes.
+    /// About what it takes. It may be [`MOST_THREADS`] threads more before it is weighed again.
     pub(super) fn bytes(&self) -> usize {
-        let known = self.state().unread.iter().flatten().map(|unread| unread.len() * 96).sum::<usize>();
-        256 + self.ignored.size() + self.rooms.len() * (8 + size_of::<Option<Unread>>()) + known
+        let known = self.state().unread.iter().flatten().map(|known| known.unread.len() * THREAD_BYTES).sum::<usize>();
+        let rooms = self.rooms.len() * (8 + size_of::<Option<Known>>());
+        256 + self.ignored.size() + rooms + known
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_threads_the_sum_is_known() {
+        let one = Counts { notify: 1, highlight: 0 };
+        let mut known = Known::new(Unread::default());
+        for n in 0..MOST_THREADS {
+            known.add(&format!("$root{n}"), one);
+        }
+        assert_eq!((known.summed, known.unread.len()), (false, MOST_THREADS));
+        known.add(MAIN, one);
+        known.add("$another", one);
+        assert_eq!((known.summed, known.unread.len()), (true, 1));
+        assert_eq!(known.unread.all().notify, 102);
+        let following = Following {
+            rooms: vec![7],
+            ignored: Arc::default(),
+            state: Mutex::new(State { as_of: 0, unread: vec![Some(known)], grown: 0 }),
+        };
+        assert_eq!(following.unread(7, false).map(|unread| unread.all().notify), Some(102));
+        assert_eq!(following.unread(7, true), None);
     }
 }

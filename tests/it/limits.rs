@@ -214,6 +214,26 @@ each_backend! {
         alice.sends(&room, "t", "six").await.ok();
     }
 
+    async fn nobody_wakes_a_room_without_end(given: Given) {
+        let limits = RateLimit { receipt: Limit::of(1.0, 3), ..RateLimit::default() };
+        let server = strict_server(given, limits).await;
+        let alice = Person::registers(&server, "alice").await;
+        let room = alice.opens_a_room().await;
+        let said = alice.says(&room, "one").await;
+        let receipt = format!("receipt/m.read/{said}");
+        let typing = format!("/rooms/{room}/typing/{}", alice.id);
+        let types = json!({ "typing": true, "timeout": 1000 });
+        alice.asks(&room, &receipt, json!({})).await.ok();
+        alice.asks(&room, "read_markers", json!({ "m.fully_read": said })).await.ok();
+        alice.put(&typing, types.clone()).await.ok();
+        let wait = told_to_wait(&alice.asks(&room, &receipt, json!({})).await);
+        told_to_wait(&alice.asks(&room, "read_markers", json!({ "m.fully_read": said })).await);
+        told_to_wait(&alice.put(&typing, types).await);
+        alice.says(&room, "messages are counted apart").await;
+        server.clock.advance(wait);
+        alice.asks(&room, &receipt, json!({})).await.ok();
+    }
+
     async fn rooms_joins_and_invites_have_limits_of_their_own(given: Given) {
         let limits = RateLimit {
             room_creation: Limit::of(0.001, 4),

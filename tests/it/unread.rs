@@ -199,6 +199,49 @@ each_backend! {
         server.stop().await;
     }
 
+    async fn a_message_can_mention_so_many(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let room = alice.opens_a_room().await;
+        bob.joins(&room).await;
+        bob.syncs().await;
+        let crowd = |n: usize| (0..n).map(|n| format!("@a{n}:test.example")).collect::<Vec<_>>();
+        let to = |users: Vec<String>| json!({ "m.mentions": { "user_ids": users } });
+        alice.writes(&room, "a", to([crowd(99), vec![bob.id.clone()]].concat())).await;
+        assert_eq!(bob.unread_next(&room).await, (1, 1));
+        alice.writes(&room, "b", to([vec![bob.id.clone()], crowd(500)].concat())).await;
+        assert_eq!(bob.unread_next(&room).await, (2, 2), "the first are meant");
+        alice.writes(&room, "c", to([crowd(100), vec![bob.id.clone()]].concat())).await;
+        assert_eq!(bob.unread_next(&room).await, (3, 2), "to the others it is a message like any");
+        server.stop().await;
+    }
+
+    async fn threads_without_end_are_summed(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let room = alice.opens_a_room().await;
+        bob.joins(&room).await;
+        bob.syncs().await;
+        for n in 0..101 {
+            alice.answers(&room, &format!("made up {n}"), &format!("$made_up_{n}")).await;
+        }
+        let (all, main, threads) = bob.unread_anew(&room).await;
+        assert_eq!((all, main, threads), ((101, 0), (101, 0), vec![]), "nothing grows from nothing");
+        for n in 0..101 {
+            let root = alice.says(&room, "root").await;
+            alice.answers(&room, &n.to_string(), &root).await;
+        }
+        let (all, main, threads) = bob.unread_anew(&room).await;
+        assert_eq!((all, main, threads.len()), ((303, 0), (203, 0), 100), "so many are told apart");
+        bob.syncs().await;
+        let before = server.work();
+        alice.says(&room, "main").await;
+        assert_eq!(unread(&bob.syncs().await, &room), (304, 0));
+        assert_eq!(server.work_since(&before).keys().collect::<Vec<_>>(), [&"persist"], "the sum is known");
+        assert_eq!(bob.unread_anew(&room).await.1, (204, 0));
+        server.stop().await;
+    }
+
     async fn nobody_hears_of_those_they_ignore(given: Given) {
         let server = open_server(given).await;
         let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);

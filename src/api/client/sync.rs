@@ -18,12 +18,18 @@ use self::reply::Reply;
 use super::{lenient::Sync, reader};
 use crate::{
     api::{Api, Client, Json, Routes},
-    service::receipts::Read,
+    service::{rate_limit::Limited, receipts::Read},
     sync::SyncWish,
 };
 
 pub(super) fn routes(r: Routes) -> Routes {
-    r.client_as(sync).client(typing).client(receipt).client(read_marker)
+    r.client_as(sync)
+        .client(typing)
+        .limited(Limited::Receipt)
+        .client(receipt)
+        .limited(Limited::Receipt)
+        .client(read_marker)
+        .limited(Limited::Receipt)
 }
 
 async fn sync(api: Api, req: Client<Sync>) -> Result<Json<Reply>> {

@@ -128,6 +128,68 @@ fn what_is_unread_is_a_difference_of_totals() {
     });
 }
 
+#[test]
+fn the_same_receipt_again_is_nothing_new() {
+    each_backend(|store| async move {
+        let [alice, bob, ..] = USERS;
+        let mut room = store.makes_room("a").await;
+        let mut other = store.makes_room("b").await;
+        store.says(&mut room, &[membership(bob, bob, "join")]).await;
+        let plain = || notice(Place::Main, counts(1, 0), &[]);
+        let first = store.counts(&mut room, message(alice, "first"), plain()).await;
+        let elsewhere = store.counts(&mut other, message(alice, "elsewhere"), plain()).await;
+        let last = store.counts(&mut room, message(alice, "last"), plain()).await;
+        let sn = room.sn;
+        let unread = async || store.unread_of(bob).await.remove(&sn).unwrap().all().notify;
+        let head = async || store.head().await.unwrap();
+        for kind in ["m.read", "m.read.private"] {
+            store.reads(&room, bob, (kind, ""), &first).await;
+            let before = head().await;
+            store.reads(&room, bob, (kind, ""), &first).await;
+            assert_eq!(head().await, before, "{kind} again");
+            store.reads(&room, bob, (kind, ""), &elsewhere).await;
+            assert_eq!(head().await, before, "{kind} of an event of another room");
+            store.reads(&room, bob, (kind, "main"), &first).await;
+            assert!(head().await > before, "{kind} in another thread");
+        }
+        assert_eq!(unread().await, 1);
+        // What was not here when it was read, and then comes.
+        let made = message(alice, "heard of before it came");
+        let (mut commit, after) = room.commit(store.numbers(1).await, &[made]);
+        commit.events[0].notice = plain();
+        let early = commit.events[0].pdu.event_id.to_string();
+        store.reads(&room, bob, ("m.read", ""), &early).await;
+        store.persist(commit).await.unwrap();
+        room = after;
+        assert_eq!(unread().await, 2);
+        store.reads(&room, bob, ("m.read", ""), &early).await;
+        assert_eq!(unread().await, 0);
+        store.reads(&room, bob, ("m.read", ""), &last).await;
+        assert_eq!(unread().await, 0, "it never goes back");
+    });
+}
+
+#[test]
+fn a_thread_grows_from_an_event_of_its_room() {
+    each_backend(|store| async move {
+        let [alice, bob, ..] = USERS;
+        let mut room = store.makes_room("a").await;
+        let mut other = store.makes_room("b").await;
+        store.says(&mut room, &[membership(bob, bob, "join")]).await;
+        let within = |root: &str| notice(Place::Thread(root.try_into().unwrap()), counts(1, 0), &[]);
+        let elsewhere = store.counts(&mut other, message(alice, "elsewhere"), Notice::default()).await;
+        let root = store.counts(&mut room, message(alice, "root"), Notice::default()).await;
+        let answer = store.counts(&mut room, message(alice, "answer"), within(&root)).await;
+        for (n, place) in ["$nothing", "$made_up", &elsewhere, &answer].into_iter().enumerate() {
+            let text = ["one", "two", "three", "four"][n];
+            store.counts(&mut room, message(alice, text), within(place)).await;
+        }
+        let seen = store.unread_of(bob).await.remove(&room.sn).unwrap();
+        assert_eq!(seen.threads().collect::<Vec<_>>(), [(root.as_str(), counts(2, 0))]);
+        assert_eq!(seen.main(), counts(3, 0), "where there is no root, there is no thread");
+    });
+}
+
 #[derive(Clone, Debug)]
 enum Action {
     Say { room: usize, user: usize, place: usize, by_default: (i64, i64), own: Vec<(usize, i64, i64)> },
@@ -212,7 +274,12 @@ impl World<'_> {
                 let named = |i: usize| judge.said.get(i).map(|said| said.id.clone());
                 let (place, thread) = match place {
                     0..THREADS => match named(*place) {
-                        Some(root) => (Place::Thread(root.as_str().try_into().unwrap()), root),
+                        // What is in a thread is the root of no other.
+                        Some(root) => {
+                            let outer = judge.said[*place].thread.clone();
+                            let thread = if outer == "main" { root.clone() } else { outer };
+                            (Place::Thread(root.as_str().try_into().unwrap()), thread)
+                        }
                         None => (Place::Main, "main".to_owned()),
                     },
                     i => match judge.said.get(*i) {

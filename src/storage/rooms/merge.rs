@@ -3,7 +3,7 @@
 //! On Postgres a statement is a round trip, and four for each message were most of what a message cost.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -11,7 +11,7 @@ use super::{Base, INSERT_EVENTS, NewEvent, Persist, Persisted, RoomCommit, event
 use crate::{
     Error, Result,
     tx::{Message, Tx, args, statements},
-    unread::{self, Addition},
+    unread::{self, Addition, Roots},
 };
 
 statements! {
@@ -46,6 +46,8 @@ impl Persist {
     pub(super) async fn run_together<T: Tx>(ops: &[&Self], tx: &mut T) -> Result<Vec<Result<Persisted>>> {
         let mut rooms = rooms_now(tx, ops).await?;
         let stored = stored_elsewhere(tx, ops, &rooms).await?;
+        let named: BTreeSet<&str> = ops.iter().flat_map(|op| &op.0.events).filter_map(|e| e.notice.root()).collect();
+        let roots = Roots::of(tx, named.into_iter().map(str::to_owned).collect()).await?;
         let mut made = HashSet::new();
         let (mut answers, mut events, mut transactions, mut messages) = (vec![], vec![], vec![], vec![]);
         let mut additions = vec![];
@@ -71,10 +73,10 @@ impl Persist {
             let pos = tx.next_pos()?;
             now.move_to(c, pos);
             made.insert(event.sn);
-            let thread = event.notice.thread();
+            let thread = roots.thread(c.room_sn, &event.notice);
             events.push(event_row(event, c, pos, thread)?);
             let sender = event.pdu.sender.as_str();
-            additions.push(Addition { room_sn: c.room_sn, pos, sender, notice: &event.notice });
+            additions.push(Addition { room_sn: c.room_sn, pos, sender, thread, notice: &event.notice });
             if let Some(t) = &c.transaction {
                 let (device, txn) = (t.device_id.as_str(), t.txn_id.as_str());
                 let taken = args![&t.user_id, device, txn, &t.scope, &t.result, c.now_ms];

@@ -7,6 +7,7 @@ use hearth_core::{
     filter::Sieve,
     token::{SyncToken, TimelineToken},
 };
+use moka::ops::compute::Op;
 use ruma::api::client::sync::sync_events::v3::{Response, State, StateEvents};
 
 use super::{Heard, Page, SyncWish, unread};
@@ -29,7 +30,13 @@ impl Syncs {
         let typers = self.typing.typers(&following.rooms, &[], self.seen(Some(since)));
         let news = self.known.journal.after(since.pos, following.as_of(), reader.user.as_str(), &following.rooms);
         let (true, Some(news)) = (typers.rooms.is_empty(), news) else { return Ok(None) };
-        following.went_on(reader.user.as_str(), &news.messages, news.top);
+        if following.went_on(reader.user.as_str(), &news.messages, news.top) {
+            // Unless it is another's turn already.
+            self.following.entry(reader.user.to_owned()).and_compute_with(|kept| match kept {
+                Some(kept) if Arc::ptr_eq(kept.value(), &following) => Op::Put(Arc::clone(&following)),
+                _ => Op::Nop,
+            });
+        }
 
         let next = SyncToken { pos: news.top, serial, epoch: self.epoch, typing: typers.somebody };
         let mut response = Response::new(next.to_string());
@@ -55,7 +62,9 @@ impl Syncs {
             }
             let room = response.rooms.join.entry(room_id.clone()).or_default();
             if *count == 1 {
-                let Some(unread) = following.unread(message.room_sn) else { return Ok(None) };
+                let Some(unread) = following.unread(message.room_sn, wish.tells_threads_apart()) else {
+                    return Ok(None);
+                };
                 unread::show(wish, room, &unread)?;
                 if wish.state_after {
                     room.state = State::After(StateEvents::new());

@@ -30,6 +30,10 @@ fn messages_that_wait_together_stand_one_after_another() {
         let stale = rooms[1].clone();
         store.says(&mut rooms[1], &[state(ALICE, "m.room.topic", "", json!({ "topic": "new" }))]).await;
         store.says(&mut rooms[0], &[membership(ALICE, BOB, "invite"), membership(BOB, BOB, "join")]).await;
+        let mut roots = Vec::new();
+        for room in &rooms {
+            roots.push(store.all_back(room, ALICE).await.events[0].event_id.clone());
+        }
         let (since, numbers) = (store.now().await, store.numbers(64).await);
         let before = store.work()["persist"];
 
@@ -39,7 +43,7 @@ fn messages_that_wait_together_stand_one_after_another() {
             let which = usize::from(i % 3 == 0);
             let (mut commit, after) = said(&rooms[which], numbers + i, &format!("t{i}"));
             if i % 7 == 1 {
-                commit.events[0].notice.place = Place::Thread("$root".try_into().unwrap());
+                commit.events[0].notice.place = Place::Thread(roots[which].as_str().try_into().unwrap());
             }
             rooms[which] = after;
             expected[which].push(commit.events[0].pdu.event_id.to_string());
