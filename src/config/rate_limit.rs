@@ -9,6 +9,8 @@ pub struct RateLimit {
     pub enabled: bool,
     pub login_address: Limit,
     pub login_account: Limit,
+    pub confirmation: Limit,
+    pub refresh: Limit,
     pub registration: Limit,
     pub registration_available: Limit,
     pub registration_token_validity: Limit,
@@ -16,6 +18,7 @@ pub struct RateLimit {
     pub room_creation: Limit,
     pub join: Limit,
     pub invite: Limit,
+    pub account_data: Limit,
     /// Also who types.
     pub receipt: Limit,
 }
@@ -43,7 +46,11 @@ impl Default for RateLimit {
             enabled: true,
             // Ten a minute, and as many accounts can be tried or made.
             login_address: Limit::of(0.17, 10),
-            login_account: Limit::of(0.17, 10),
+            // Several times the above, so that nobody locks the owner out from one address.
+            login_account: Limit::of(0.85, 50),
+            confirmation: Limit::of(0.17, 10),
+            // Each client asks once an hour, but a whole office may have one address.
+            refresh: Limit::of(1.0, 50),
             registration: Limit::of(0.17, 10),
             // Clients ask while somebody types a name.
             registration_available: Limit::of(1.0, 20),
@@ -54,6 +61,8 @@ impl Default for RateLimit {
             join: Limit::of(0.5, 20),
             // A room can be made with a whole team in it.
             invite: Limit::of(0.5, 50),
+            // A new client sets up its keys and settings in one go.
+            account_data: Limit::of(1.0, 100),
             // Clients say so by themselves while somebody reads and types, also for many rooms at once.
             receipt: Limit::of(10.0, 200),
         }

@@ -43,7 +43,8 @@ pub struct Accounts {
     pub(super) registration: config::Registration,
     pub(super) lifetimes: config::Sessions,
     pub(super) passwords: Passwords,
-    /// There is no user yet: the first comes with the token that was printed at the start.
+    /// There was no user yet when we last looked: the first comes with the token that was printed at the start. Once
+    /// false it stays so.
     empty: AtomicBool,
 }
 
@@ -152,7 +153,7 @@ impl Accounts {
 
     /// Makes an account for somebody who asks for one, if they pass the flow.
     pub async fn register(&self, wanted: Registration, auth: Option<&AuthData>) -> Result<Welcome> {
-        let stages = self.registration_stages()?;
+        let stages = self.registration_stages().await?;
         if let Some(name) = &wanted.username {
             self.available(name).await?;
         }
@@ -169,7 +170,11 @@ impl Accounts {
         made.ok_or_else(|| Error::internal("the operator needs no registration token"))
     }
 
-    fn registration_stages(&self) -> Result<&'static [&'static str]> {
+    async fn registration_stages(&self) -> Result<&'static [&'static str]> {
+        // The first account may also be made by another process.
+        if self.empty.load(Ordering::Relaxed) && self.storage.anybody().await? {
+            self.empty.store(false, Ordering::Relaxed);
+        }
         match (self.registration.is_open(), self.empty.load(Ordering::Relaxed)) {
             (true, true) => Ok(&[uia::DUMMY, uia::REGISTRATION_TOKEN]),
             (true, false) => Ok(&[uia::DUMMY]),

@@ -59,8 +59,12 @@ impl Accounts {
 
     /// Trades a refresh token for new tokens. The old ones end when one of the new is used.
     pub async fn refresh(&self, refresh_token: &str) -> Result<Tokens> {
+        let token_hash = hash(refresh_token);
+        if !self.storage.knows_refresh_token(token_hash).await? {
+            return Err(Error::unknown_token("Unknown refresh token"));
+        }
         let (pair, tokens) = self.new_pair(self.clock.now_ms());
-        match self.storage.refresh(hash(refresh_token), pair).await? {
+        match self.storage.refresh(token_hash, pair).await? {
             Refreshed::Done { user_id } => {
                 // If this was the first use of the token, those before it have ended.
                 self.sessions.revoked([&*OwnedUserId::try_from(user_id).map_err(Error::internal)?]);
@@ -76,7 +80,9 @@ impl Accounts {
     /// Starts a session for somebody who knows the password.
     pub async fn login(&self, user: &str, password: String, device: DeviceWish) -> Result<Welcome> {
         let (session, welcome) = self.new_device(device)?;
-        let Some((user_id, hash)) = self.check(user, password).await? else {
+        let named = self.local_user(user);
+        self.limits.account(&named.as_ref().map_or(user, |id| id.as_str()).to_lowercase()).await?;
+        let Some((user_id, hash)) = self.check(named, password).await? else {
             return Err(Error::forbidden(WRONG_PASSWORD));
         };
         match self.storage.login(user_id.as_str(), Some(&hash), session).await? {
@@ -92,9 +98,7 @@ impl Accounts {
 
     /// The user and their password's hash, if the password is right. That there is no such user takes as long to find
     /// out as that the password is wrong.
-    async fn check(&self, user: &str, password: String) -> Result<Option<(OwnedUserId, String)>> {
-        let named = self.local_user(user);
-        self.limits.account(&named.as_ref().map_or(user, |id| id.as_str()).to_lowercase()).await?;
+    async fn check(&self, named: Option<OwnedUserId>, password: String) -> Result<Option<(OwnedUserId, String)>> {
         let row = match named {
             Some(id) => self.active_user(id).await?,
             None => None,
@@ -137,7 +141,8 @@ impl Accounts {
         if named.as_deref() != Some(&*session.user_id) {
             return Err(Error::forbidden("This is not the user who is logged in"));
         }
-        match self.check(session.user_id.as_str(), stage.password.clone()).await? {
+        self.limits.confirmation(session).await?;
+        match self.check(named, stage.password.clone()).await? {
             Some(_) => Ok(()),
             None => Err(uia::ask(&*self.rng, stages, auth, Some("Wrong password"))),
         }

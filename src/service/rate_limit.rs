@@ -21,6 +21,8 @@ use crate::{
 pub enum Limited {
     LoginAddress,
     LoginAccount,
+    Confirmation,
+    Refresh,
     Registration,
     RegistrationAvailable,
     RegistrationTokenValidity,
@@ -28,6 +30,7 @@ pub enum Limited {
     RoomCreation,
     Join,
     Invite,
+    AccountData,
     Receipt,
 }
 
@@ -37,6 +40,8 @@ impl Limited {
         match self {
             Self::LoginAddress => "login_address",
             Self::LoginAccount => "login_account",
+            Self::Confirmation => "confirmation",
+            Self::Refresh => "refresh",
             Self::Registration => "registration",
             Self::RegistrationAvailable => "registration_available",
             Self::RegistrationTokenValidity => "registration_token_validity",
@@ -44,6 +49,7 @@ impl Limited {
             Self::RoomCreation => "room_creation",
             Self::Join => "join",
             Self::Invite => "invite",
+            Self::AccountData => "account_data",
             Self::Receipt => "receipt",
         }
     }
@@ -52,7 +58,7 @@ impl Limited {
 /// Where it is counted: in this process, or some day in a place that all processes share.
 pub trait Counters: Send + Sync + 'static {
     /// Takes `cost` from what `who` has left of something; if there isn't so much, takes nothing and says in how many
-    /// milliseconds there will be.
+    /// milliseconds there will be. Who wants more at once than there can ever be needs all there is, and owes the rest.
     fn take(&self, what: &'static str, who: &str, rate: Rate, cost: u32) -> BoxFuture<'_, Option<u64>>;
 }
 
@@ -88,10 +94,13 @@ impl RateLimits {
         self.take(Limited::LoginAccount, user, 1).await
     }
 
+    /// Somebody who has a session of this user tries to prove that they are the user, administrator or not.
+    pub async fn confirmation(&self, session: &Session) -> Result<()> {
+        self.take(Limited::Confirmation, session.user_id.as_str(), 1).await
+    }
+
     async fn take(&self, what: Limited, who: &str, cost: u32) -> Result<()> {
         let Some(rate) = self.rate(what) else { return Ok(()) };
-        // Who wants more at once than there can ever be pays with all there is.
-        let cost = cost.min(rate.burst);
         match self.counters.take(what.name(), who, rate, cost).await {
             None => Ok(()),
             Some(retry_after_ms) => {
@@ -106,6 +115,8 @@ impl RateLimits {
         let limit = match what {
             Limited::LoginAddress => all.login_address,
             Limited::LoginAccount => all.login_account,
+            Limited::Confirmation => all.confirmation,
+            Limited::Refresh => all.refresh,
             Limited::Registration => all.registration,
             Limited::RegistrationAvailable => all.registration_available,
             Limited::RegistrationTokenValidity => all.registration_token_validity,
@@ -113,6 +124,7 @@ impl RateLimits {
             Limited::RoomCreation => all.room_creation,
             Limited::Join => all.join,
             Limited::Invite => all.invite,
+            Limited::AccountData => all.account_data,
             Limited::Receipt => all.receipt,
         };
         limit.0.filter(|_| all.enabled)
@@ -145,6 +157,9 @@ pub struct InMemory {
 struct Used {
     full_again: HashMap<u64, i64>,
     swept_us: i64,
+    /// The latest time there was, and by how much the clock has been set back since the start.
+    latest_us: i64,
+    set_back_us: i64,
 }
 
 impl InMemory {
@@ -156,24 +171,29 @@ impl InMemory {
 impl Counters for InMemory {
     fn take(&self, what: &'static str, who: &str, rate: Rate, cost: u32) -> BoxFuture<'_, Option<u64>> {
         let key = self.hasher.hash_one((what, who));
-        let now = self.clock.now_ms().saturating_mul(1000);
-        let wait = self.used.lock().unwrap_or_else(PoisonError::into_inner).take(key, now, rate, cost);
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looked up under the lock, so that it goes back for nobody unless the clock does.
+        let now = used.onward(self.clock.now_ms().saturating_mul(1000));
+        let wait = used.take(key, now, rate, cost);
+        drop(used);
         Box::pin(std::future::ready(wait))
     }
 }
 
 impl Used {
+    /// The time, which goes on from where it was when the clock is set back: that must not make anybody wait for longer.
+    fn onward(&mut self, clock_us: i64) -> i64 {
+        self.set_back_us = self.set_back_us.max(self.latest_us.saturating_sub(clock_us));
+        self.latest_us = clock_us.saturating_add(self.set_back_us);
+        self.latest_us
+    }
+
     fn take(&mut self, key: u64, now: i64, rate: Rate, cost: u32) -> Option<u64> {
         // The configuration's bounds on both keep this exact, and far from the ends of the range.
         let each = (1e6 / rate.per_second).round() as i64;
         let whole = each * i64::from(rate.burst);
-        let before = self.full_again.get_mut(&key).map_or(now, |at| {
-            // A clock that was set back must not make anybody wait for longer than from an empty bucket.
-            *at = (*at).min(now + whole);
-            now.max(*at)
-        });
-        let after = before + each * i64::from(cost);
-        let late = after - (now + whole);
+        let before = self.full_again.get(&key).map_or(now, |at| now.max(*at));
+        let late = before.saturating_add(each * i64::from(cost.min(rate.burst))) - (now + whole);
         if late > 0 {
             return Some(late.cast_unsigned().div_ceil(1000));
         }
@@ -181,7 +201,7 @@ impl Used {
             // Whoever commands so many addresses is not stopped by counting.
             return None;
         }
-        self.full_again.insert(key, after);
+        self.full_again.insert(key, before.saturating_add(each.saturating_mul(i64::from(cost))));
         None
     }
 
@@ -251,9 +271,25 @@ mod tests {
         let rate = Rate { per_second: 1.0, burst: 2 };
         assert!(taken(&counters, "alice", rate).await);
         clock.advance(-3_600_000);
+        assert!(taken(&counters, "alice", rate).await);
         assert!(!taken(&counters, "alice", rate).await);
         clock.advance(1_000);
         assert!(taken(&counters, "alice", rate).await);
+        assert!(!taken(&counters, "alice", rate).await);
+    }
+
+    #[tokio::test]
+    async fn what_is_more_than_there_can_be_is_owed() {
+        let clock = TestClock::at(1_700_000_000_000);
+        let counters = InMemory::new(clock.clone());
+        let rate = Rate { per_second: 1.0, burst: 5 };
+        assert_eq!(counters.take("x", "alice", rate, 20).await, None);
+        assert_eq!(counters.take("x", "alice", rate, 1).await, Some(16_000));
+        clock.advance(-3_600_000);
+        assert_eq!(counters.take("x", "alice", rate, 1).await, Some(16_000));
+        clock.advance(16_000);
+        assert_eq!(counters.take("x", "alice", rate, 20).await, Some(4_000), "there is one, and there could be five");
+        assert_eq!(counters.take("x", "alice", rate, 1).await, None);
     }
 
     #[test]
@@ -286,7 +322,7 @@ mod tests {
             some.user(Limited::Message, &session(true), 1).await.expect("unlimited");
             some.user(Limited::Join, &session(false), 1).await.expect("unlimited");
         }
-        some.user(Limited::Message, &session(false), 7).await.expect("more than there can be costs all there is");
+        some.user(Limited::Message, &session(false), 7).await.expect("more than there can be takes all there is");
         assert!(some.user(Limited::Message, &session(false), 1).await.is_err());
         config.enabled = false;
         let none = limits(&config);

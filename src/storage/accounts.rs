@@ -176,6 +176,7 @@ impl Op for Register {
             // Somebody took the name between the look and the insert; the use of the token must not stand.
             return Err(Error::Conflict("user name"));
         }
+        registration_tokens::end_first(tx).await?;
         user_directory::note(tx, &user.user_id, None).await?;
         if let Some(session) = session {
             sessions::start(tx, &user.user_id, session).await?;

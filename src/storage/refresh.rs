@@ -9,7 +9,7 @@ use crate::{
     Sql,
     error::Result,
     sessions::{self, NewRefresh},
-    tx::{Answer, Engine, Op, Tx, args, statements},
+    tx::{Answer, Engine, Op, Query, Reads, Tx, args, statements},
 };
 
 statements! {
@@ -45,6 +45,8 @@ pub enum Refreshed {
 
 /// Renewing sessions.
 pub trait Refreshes: Send + Sync {
+    /// Whether it is worth trying to trade the refresh token with this hash: strangers' guesses are kept from the writer.
+    fn knows_refresh_token(&self, token_hash: [u8; 32]) -> Answer<'_, bool>;
     /// Trades the refresh token with this hash for a new pair; a pair that it was traded for before, and that nobody has
     /// used, is gone.
     fn refresh(&self, token_hash: [u8; 32], pair: NewPair) -> Answer<'_, Refreshed>;
@@ -53,12 +55,28 @@ pub trait Refreshes: Send + Sync {
 }
 
 impl<E: Engine> Refreshes for Sql<E> {
+    fn knows_refresh_token(&self, token_hash: [u8; 32]) -> Answer<'_, bool> {
+        self.0.read(Knows(token_hash))
+    }
+
     fn refresh(&self, token_hash: [u8; 32], pair: NewPair) -> Answer<'_, Refreshed> {
         self.0.write(Refresh { token_hash, pair })
     }
 
     fn take_up(&self, access_hash: [u8; 32], at_ms: i64) -> Answer<'_, bool> {
         self.0.write(TakeUp { access_hash, at_ms })
+    }
+}
+
+struct Knows([u8; 32]);
+
+impl Query for Knows {
+    const NAME: &'static str = "knows_refresh_token";
+    const SINGLE: bool = true;
+    type Out = bool;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<bool> {
+        Ok(tx.query_opt(TOKEN, args![&self.0[..]]).await?.is_some())
     }
 }
 

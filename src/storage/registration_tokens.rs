@@ -12,8 +12,12 @@ statements! {
         AND (uses_allowed IS NULL OR uses < uses_allowed) AND (expires_ms IS NULL OR expires_ms > $2) \
         RETURNING makes_admin";
     TOKEN = "SELECT token, uses_allowed, uses, expires_ms, makes_admin FROM registration_tokens WHERE token = $1";
-    UNUSED_ADMIN_TOKEN = "SELECT token FROM registration_tokens WHERE makes_admin = 1 AND uses = 0 \
-        AND uses_allowed = 1 AND expires_ms IS NULL ORDER BY created_ms LIMIT 1";
+    FIRST_TOKEN = "SELECT token FROM registration_tokens WHERE uses = 0 \
+        AND token = (SELECT value FROM server_facts WHERE name = 'first_admin_token')";
+    NAME_FIRST_TOKEN = "INSERT INTO server_facts (name, value) VALUES ('first_admin_token', $1) \
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    END_FIRST_TOKEN = "DELETE FROM registration_tokens WHERE uses = 0 \
+        AND token = (SELECT value FROM server_facts WHERE name = 'first_admin_token')";
     INSERT_TOKEN = "INSERT INTO registration_tokens (token, uses_allowed, uses, expires_ms, makes_admin, created_ms) \
         VALUES ($1, $2, 0, $3, $4, $5) ON CONFLICT (token) DO NOTHING";
     TOKENS = "SELECT token, uses_allowed, uses, expires_ms, makes_admin FROM registration_tokens WHERE token > $1 \
@@ -46,8 +50,10 @@ pub trait RegistrationTokens: Send + Sync {
     fn create_registration_token(&self, token: RegistrationToken, created_ms: i64) -> Answer<'_, bool>;
     fn registration_token(&self, token: &str) -> Answer<'_, Option<RegistrationToken>>;
     /// While there is no user at all: the one-time token that makes the first of them an administrator. `fresh` is
-    /// stored unless an earlier start left one.
+    /// stored unless an earlier start left one. It ends with the first account, however that is made.
     fn first_admin_token(&self, fresh: &str, created_ms: i64) -> Answer<'_, Option<String>>;
+    /// Whether there is any user.
+    fn anybody(&self) -> Answer<'_, bool>;
     /// The tokens after this one, by their texts.
     fn registration_tokens(&self, after: &str, limit: u32) -> Answer<'_, Vec<RegistrationToken>>;
     /// False: there is no such token.
@@ -67,6 +73,10 @@ impl<E: Engine> RegistrationTokens for Sql<E> {
         self.0.write(FirstAdminToken { fresh: fresh.to_owned(), created_ms })
     }
 
+    fn anybody(&self) -> Answer<'_, bool> {
+        self.0.read(Anybody)
+    }
+
     fn registration_tokens(&self, after: &str, limit: u32) -> Answer<'_, Vec<RegistrationToken>> {
         self.0.read(RegistrationTokensAfter { after: after.to_owned(), limit })
     }
@@ -80,6 +90,11 @@ impl<E: Engine> RegistrationTokens for Sql<E> {
 /// None: it is not valid.
 pub(crate) async fn use_up<T: Tx>(tx: &mut T, token: &str, now_ms: i64) -> Result<Option<bool>> {
     tx.query_opt(USE_TOKEN, args![token, now_ms]).await?.as_mut().map(|row| row.get(0)).transpose()
+}
+
+/// Ends the token that was meant for the first user, inside the transaction that makes an account.
+pub(crate) async fn end_first<T: Tx>(tx: &mut T) -> Result<()> {
+    tx.execute(END_FIRST_TOKEN, args![]).await.map(drop)
 }
 
 struct CreateRegistrationToken {
@@ -121,6 +136,18 @@ fn token_row(row: &mut Row) -> Result<RegistrationToken> {
         expires_ms: row.get(3)?,
         makes_admin: row.get(4)?,
     })
+}
+
+struct Anybody;
+
+impl Query for Anybody {
+    const NAME: &'static str = "anybody";
+    const SINGLE: bool = true;
+    type Out = bool;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<bool> {
+        Ok(tx.query_opt(ANY_USER, args![]).await?.is_some())
+    }
 }
 
 struct RegistrationTokensAfter {
@@ -169,11 +196,14 @@ impl Op for FirstAdminToken {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Option<String>> {
         if tx.query_opt(ANY_USER, args![]).await?.is_some() {
+            // One may be left if an account was made in the very moment of the first start.
+            end_first(tx).await?;
             return Ok(None);
         }
-        if let Some(mut row) = tx.query_opt(UNUSED_ADMIN_TOKEN, args![]).await? {
+        if let Some(mut row) = tx.query_opt(FIRST_TOKEN, args![]).await? {
             return row.get(0).map(Some);
         }
+        tx.execute(NAME_FIRST_TOKEN, args![&self.fresh]).await?;
         tx.execute(INSERT_TOKEN, args![&self.fresh, Some(1i64), None::<i64>, true, self.created_ms]).await?;
         Ok(Some(self.fresh.clone()))
     }
@@ -246,6 +276,23 @@ mod tests {
             let done = store.register(user("@a:x"), None, first).await.unwrap();
             assert_eq!(done, Registered::Done { admin: true });
             assert_eq!(store.first_admin_token("three", 3).await.unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn the_first_token_ends_with_the_first_account_and_the_operators_tokens_do_not() {
+        each_backend(|store| async move {
+            store.create_registration_token(token("operators", Some(1), None, true), 0).await.unwrap();
+            let first = store.first_admin_token("one", 1).await.unwrap();
+            assert_eq!(first.as_deref(), Some("one"), "the operator's token is for whom the operator likes");
+            assert!(!store.anybody().await.unwrap());
+            let done = store.register(user("@a:x"), None, None).await.unwrap();
+            assert_eq!(done, Registered::Done { admin: false });
+            assert!(store.anybody().await.unwrap());
+            assert!(store.registration_token("one").await.unwrap().is_none());
+            assert_eq!(store.register(user("@b:x"), None, first).await.unwrap(), Registered::BadToken);
+            let done = store.register(user("@b:x"), None, Some("operators".to_owned())).await.unwrap();
+            assert_eq!(done, Registered::Done { admin: true });
         });
     }
 

@@ -144,6 +144,24 @@ each_backend! {
         heard(async || carol.event(&room, &secret).await.ok()["content"] == json!({})).await;
     }
 
+    async fn the_first_token_ends_when_the_operator_makes_an_account(given: Given) {
+        let server = given.server().await;
+        let token = server.first_admin_token().expect("a token, as there is nobody yet");
+        let friends = admin(given, &["token", "create", "--uses", "9"]).await;
+        assert!(is_valid(&server, &token).await);
+        admin(given, &["user", "create", "root", "--admin"]).await;
+        assert!(!is_valid(&server, &token).await);
+        // The server that runs takes no registrations any more, as the one that starts next will not.
+        for token in [&token, &friends] {
+            register_by(&server, "mallory", token).await.refused(403, "M_FORBIDDEN");
+        }
+        server.stop().await;
+        let server = server_by_token(given).await;
+        assert_eq!(register_by(&server, "mallory", &token).await.status, 401);
+        register_by(&server, "alice", &friends).await.ok();
+        assert_eq!(admin(given, &["user", "list"]).await, "@alice:test.example\n@root:test.example\tadmin");
+    }
+
     async fn people_come_by_tokens_that_count(given: Given) {
         let server = server_by_token(given).await;
         let asked = server.post(REGISTER, &json!({})).await.json();

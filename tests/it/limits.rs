@@ -40,6 +40,13 @@ fn told_to_wait(reply: &Reply) -> i64 {
 
 const RIGHT: &str = "correct horse battery staple";
 
+/// A new password that is the old one, asked for by somebody who knows it, or not.
+fn confirmed_by(password: &str) -> Value {
+    let identifier = json!({ "type": "m.id.user", "user": "alice" });
+    let auth = json!({ "type": "m.login.password", "identifier": identifier, "password": password });
+    json!({ "new_password": RIGHT, "logout_devices": false, "auth": auth })
+}
+
 each_backend! {
     async fn an_address_has_ten_logins_a_minute(given: Given) {
         let server = strict_server(given, RateLimit::default()).await;
@@ -65,8 +72,9 @@ each_backend! {
     }
 
     async fn an_account_is_not_guessed_from_many_addresses(given: Given) {
-        let server = strict_server(given, RateLimit::default()).await;
-        let alice = Person::registers(&server, "alice").await;
+        let limits = RateLimit { login_account: Limit::of(0.17, 10), ..RateLimit::default() };
+        let server = strict_server(given, limits).await;
+        Person::registers(&server, "alice").await;
         let mut answers = Vec::new();
         // However the name is written, and whether there is such a user or not.
         for names in [["alice", "@alice:test.example", "Alice"], ["nobody", "@nobody:test.example", "Nobody"]] {
@@ -79,12 +87,70 @@ each_backend! {
             answers.push(refusal.json());
         }
         assert_eq!(answers[0], answers[1]);
-        // A stolen access token is no way around it, and other users are not concerned.
-        let auth = json!({ "type": "m.login.password", "identifier": { "type": "m.id.user", "user": "alice" }, "password": "a guess" });
-        let body = json!({ "new_password": "mine", "auth": auth });
-        told_to_wait(&alice.post("/account/password", body).await);
+        // Other users are not concerned.
         Person::registers(&server, "bob").await;
         login_from(&server, "198.51.100.1", "bob", RIGHT).await.ok();
+    }
+
+    async fn nobody_locks_an_owner_out_from_one_address(given: Given) {
+        let server = strict_server(given, RateLimit::default()).await;
+        let alice = Person::registers(&server, "alice").await;
+        let mut guesses = 0;
+        for _ in 0..3 {
+            loop {
+                let guess = login_from(&server, "192.0.2.1", "alice", "a guess").await;
+                if guess.status == 429 {
+                    break;
+                }
+                guess.refused(403, "M_FORBIDDEN");
+                guesses += 1;
+            }
+            server.clock.advance(60_000);
+        }
+        assert!(guesses >= 30, "as many as there can be: {guesses}");
+        login_from(&server, "198.51.100.1", "alice", RIGHT).await.ok();
+        alice.post("/account/password", confirmed_by(RIGHT)).await.ok();
+    }
+
+    async fn a_stolen_session_is_no_way_to_guess_its_password(given: Given) {
+        let server = strict_server(given, RateLimit::default()).await;
+        let alice = Person::registers(&server, "alice").await;
+        for _ in 0..10 {
+            alice.post("/account/password", confirmed_by("a guess")).await.refused(401, "M_FORBIDDEN");
+        }
+        let wait = told_to_wait(&alice.post("/account/password", confirmed_by(RIGHT)).await);
+        login_from(&server, "198.51.100.1", "alice", RIGHT).await.ok();
+        server.clock.advance(wait);
+        alice.post("/account/password", confirmed_by(RIGHT)).await.ok();
+    }
+
+    async fn strangers_do_not_renew_sessions(given: Given) {
+        let server = strict_server(given, RateLimit { refresh: Limit::of(1.0, 2), ..RateLimit::default() }).await;
+        let path = "/_matrix/client/v3/refresh";
+        let guess = json!({ "refresh_token": "a guess" });
+        let before = server.work();
+        for _ in 0..2 {
+            asks_from(&server, "192.0.2.1", Method::POST, path, Some(&guess)).await.refused(401, "M_UNKNOWN_TOKEN");
+        }
+        told_to_wait(&asks_from(&server, "192.0.2.1", Method::POST, path, Some(&guess)).await);
+        asks_from(&server, "192.0.2.2", Method::POST, path, Some(&guess)).await.refused(401, "M_UNKNOWN_TOKEN");
+        let work = server.work_since(&before);
+        assert!(!work.contains_key("refresh"), "nobody writes for a guess: {work:?}");
+    }
+
+    async fn account_data_is_set_at_a_pace(given: Given) {
+        let limits = RateLimit { account_data: Limit::of(1.0, 2), ..RateLimit::default() };
+        let server = strict_server(given, limits).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let room = alice.opens_a_room().await;
+        let own = format!("/user/{}/account_data/x.y", alice.id);
+        alice.put(&own, json!({})).await.ok();
+        alice.put(&format!("/user/{}/rooms/{room}/account_data/x.y", alice.id), json!({})).await.ok();
+        let wait = told_to_wait(&alice.put(&own, json!({})).await);
+        alice.get(&own).await.ok();
+        bob.put(&format!("/user/{}/account_data/x.y", bob.id), json!({})).await.ok();
+        server.clock.advance(wait);
+        alice.put(&own, json!({})).await.ok();
     }
 
     async fn an_address_makes_so_many_accounts(given: Given) {
@@ -197,6 +263,26 @@ each_backend! {
         told_to_wait(
             &alice.sets(&rooms[0], "m.room.member", "@other3:test.example", json!({ "membership": "invite" })).await,
         );
+    }
+
+    async fn who_makes_a_room_with_many_pays_for_all_of_them(given: Given) {
+        let server = strict_server(given, RateLimit { invite: Limit::of(1.0, 5), ..RateLimit::default() }).await;
+        let people = [Person::registers(&server, "alice").await, Person::registers(&server, "bob").await];
+        let ids: Vec<String> = (0..20).map(|n| format!("@user{n}:test.example")).collect();
+        let content = json!({ "membership": "invite" });
+        let events: Vec<Value> =
+            ids.iter().map(|id| json!({ "type": "m.room.member", "state_key": id, "content": content })).collect();
+        let wishes = [json!({ "invite": ids }), json!({ "initial_state": events })];
+        for (person, wish) in people.iter().zip(wishes) {
+            let room = person.creates(wish).await;
+            let next = json!({ "user_id": "@other:test.example" });
+            let wait = told_to_wait(&person.asks(&room, "invite", next.clone()).await);
+            assert_eq!(wait, 16_000, "fifteen are owed");
+            server.clock.advance(wait - 1);
+            told_to_wait(&person.asks(&room, "invite", next.clone()).await);
+            server.clock.advance(1);
+            person.asks(&room, "invite", next).await.ok();
+        }
     }
 
     async fn an_administrator_cleans_up_at_any_pace(given: Given) {

@@ -8,10 +8,18 @@ use ruma::{
     serde::Raw,
 };
 
-use crate::api::{Api, Client, Routes};
+use crate::{
+    api::{Api, Client, Routes},
+    service::rate_limit::Limited,
+};
 
 pub(super) fn routes(r: Routes) -> Routes {
-    r.client(get_global).client(set_global).client(get_room).client(set_room)
+    r.client(get_global)
+        .client(set_global)
+        .limited(Limited::AccountData)
+        .client(get_room)
+        .client(set_room)
+        .limited(Limited::AccountData)
 }
 
 async fn get_global(

@@ -22,7 +22,13 @@ use crate::{
 };
 
 pub(super) fn routes(r: Routes) -> Routes {
-    r.public(login_types).public(login).limited(Limited::LoginAddress).public(refresh).client(logout).client(logout_all)
+    r.public(login_types)
+        .public(login)
+        .limited(Limited::LoginAddress)
+        .public(refresh)
+        .limited(Limited::Refresh)
+        .client(logout)
+        .client(logout_all)
 }
 
 async fn login_types(_: Api, _: Public<get_login_types::v3::Request>) -> Result<get_login_types::v3::Response> {

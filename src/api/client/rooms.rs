@@ -95,7 +95,7 @@ async fn create(api: Api, req: Client<create_room::v3::Request>) -> Result<creat
         invite: body.invite,
         is_direct: body.is_direct,
     };
-    api.limits.user(Limited::Invite, &req.auth, wish.invite.len()).await?;
+    api.limits.user(Limited::Invite, &req.auth, wish.invited()).await?;
     let room_id = api.rooms.create(&req.auth.user_id, wish).await?;
     Ok(create_room::v3::Response::new(room_id))
 }

@@ -20,6 +20,8 @@ const MOST_AT_ONCE: i64 = 100;
 const MOST_INVITED: usize = 200;
 const MOST_STATE: usize = 200;
 
+const MEMBER: &str = "m.room.member";
+
 /// What a client wants of a new room.
 #[derive(Debug, Default)]
 pub struct CreateRoom {
@@ -55,6 +57,13 @@ pub struct InitialState {
     pub content: Box<RawValue>,
 }
 
+impl CreateRoom {
+    /// How many people are invited, or otherwise named as members, from the start.
+    pub fn invited(&self) -> usize {
+        self.invite.len() + self.initial_state.iter().filter(|s| s.event_type == MEMBER).count()
+    }
+}
+
 impl Rooms {
     /// Makes the room.
     pub async fn create(&self, creator: &UserId, wish: CreateRoom) -> Result<OwnedRoomId> {
@@ -66,7 +75,7 @@ impl Rooms {
         for user in &wish.invite {
             self.must_be_local(user)?;
         }
-        for initial in wish.initial_state.iter().filter(|s| s.event_type == "m.room.member") {
+        for initial in wish.initial_state.iter().filter(|s| s.event_type == MEMBER) {
             let user = <&UserId>::try_from(initial.state_key.as_str());
             self.must_be_local(user.map_err(|_| Error::bad_json("The state key is not a user id"))?)?;
         }
