@@ -15,6 +15,7 @@ mod client;
 mod readers;
 mod shrink;
 mod story;
+mod unread;
 mod visibility;
 mod watch;
 mod world;

@@ -32,7 +32,7 @@ pub struct Eyes<'a> {
     pub user: &'a OwnedUserId,
     pub device: &'a str,
     pub sights: Vec<Sight>,
-    memberships: Vec<&'a str>,
+    pub memberships: Vec<&'a str>,
 }
 
 impl Run<'_> {
@@ -236,6 +236,9 @@ impl Run<'_> {
                     view.lay_over(&eyes, filter, &telling).map_err(|e| failure(format!("room {n}: {e}")))?;
                     view.joined = true;
                     self.holds(&eyes, n, view).map_err(|e| failure(format!("room {n}: {e}")))?;
+                    let unread = part["unread_notifications"]["notification_count"].as_u64();
+                    let expected = eyes.unread(&ignored);
+                    ensure!(unread.is_none_or(|n| n == expected), "room {n}: {expected} are unread, not {unread:?}");
                     for shown in events(&part["account_data"]) {
                         let kind = shown["type"].as_str().unwrap_or_default();
                         view.kept.insert(kind.to_owned(), shown["content"].clone());
