@@ -390,8 +390,8 @@ impl Run<'_> {
         let at = |room: &Room, id: &OwnedEventId| room.find(id.as_str()).map(|(i, _)| i);
         let room_now = &self.world.rooms[room];
         let before = room_now.receipts.get(&of).and_then(|(_, id)| at(room_now, id));
-        // A receipt never goes back.
-        if before.is_none_or(|before| at(room_now, &event).is_some_and(|i| i >= before)) {
+        // A receipt never goes back, and the same again says nothing.
+        if before.is_none_or(|before| at(room_now, &event).is_some_and(|i| i > before)) {
             let time = self.world.tick();
             self.world.rooms[room].receipts.insert(of, (time, event));
         }
