@@ -50,9 +50,27 @@ async fn config_check_fails_on_what_is_unknown_or_wrong() {
 #[tokio::test]
 async fn a_bad_configuration_does_not_start() {
     let given = Given::sqlite();
-    let output = output(hearth(&given, &["-O", "allow_registration=true"])).await;
+    let output = output(hearth(&given, &["-O", "database_backend=rocksdb"])).await;
     assert!(!output.status.success());
-    assert!(text(&output).contains("prone_to_abuse"), "{}", text(&output));
+    assert!(text(&output).contains("database_backend"), "{}", text(&output));
+}
+
+/// To let anybody in takes two keys. One alone lets in those to whom the operator gave a token.
+#[tokio::test]
+async fn registration_is_not_opened_by_one_key() {
+    let given = Given::sqlite();
+    let mut child = hearth(&given, &["-O", "port=0", "-O", "allow_registration=true"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a program");
+    let http = Http::to(address(&mut child).await);
+    let wish =
+        serde_json::json!({ "username": "eve", "password": "a long password", "auth": { "type": "m.login.dummy" } });
+    let reply = http.post("/_matrix/client/v3/register", &wish).await;
+    assert_eq!(reply.status, 401, "{}", reply.text);
+    assert_eq!(reply.json()["flows"], serde_json::json!([{ "stages": ["m.login.registration_token"] }]));
+    send("-TERM", &child);
+    assert!(timeout(LONG, child.wait()).await.expect("an end").expect("a status").success());
 }
 
 /// Reads the log until the server says where it is.
