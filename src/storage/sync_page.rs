@@ -1,4 +1,5 @@
-//! All that one sync shows, read in one snapshot: a fixed number of statements, however many rooms.
+//! All that one sync shows, read in one snapshot: a fixed number of statements, however many rooms the user is in, and a few
+//! for each that they left.
 
 pub(crate) mod members;
 pub(crate) mod states;
