@@ -9,6 +9,19 @@ use ruma::api::{
 };
 use serde_json::{Map, Value};
 
+/// Says of a type of ours that it is a request to the endpoint of a type of ruma's.
+macro_rules! same_endpoint {
+    ($ours:ty, $theirs:ty) => {
+        impl Metadata for $ours {
+            const METHOD: Method = <$theirs as Metadata>::METHOD;
+            const RATE_LIMITED: bool = <$theirs as Metadata>::RATE_LIMITED;
+            type Authentication = <$theirs as Metadata>::Authentication;
+            type PathBuilder = <$theirs as Metadata>::PathBuilder;
+            const PATH_BUILDER: Self::PathBuilder = <$theirs as Metadata>::PATH_BUILDER;
+        }
+    };
+}
+
 /// A request, and the whole object that was its body.
 pub(super) struct WithContent<R> {
     pub(super) request: R,
@@ -39,13 +52,7 @@ impl<R: IncomingRequest> IncomingRequest for WithContent<R> {
 /// A request for messages; one that doesn't say which way goes forward.
 pub(super) struct Messages(pub(super) get_message_events::v3::Request);
 
-impl Metadata for Messages {
-    const METHOD: Method = get_message_events::v3::Request::METHOD;
-    const RATE_LIMITED: bool = get_message_events::v3::Request::RATE_LIMITED;
-    type Authentication = <get_message_events::v3::Request as Metadata>::Authentication;
-    type PathBuilder = <get_message_events::v3::Request as Metadata>::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = get_message_events::v3::Request::PATH_BUILDER;
-}
+same_endpoint!(Messages, get_message_events::v3::Request);
 
 impl IncomingRequest for Messages {
     type EndpointError = <get_message_events::v3::Request as IncomingRequest>::EndpointError;
@@ -75,13 +82,7 @@ pub(super) struct Sync {
     pub(super) unstable_state_after: bool,
 }
 
-impl Metadata for Sync {
-    const METHOD: Method = sync_events::v3::Request::METHOD;
-    const RATE_LIMITED: bool = sync_events::v3::Request::RATE_LIMITED;
-    type Authentication = <sync_events::v3::Request as Metadata>::Authentication;
-    type PathBuilder = <sync_events::v3::Request as Metadata>::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = sync_events::v3::Request::PATH_BUILDER;
-}
+same_endpoint!(Sync, sync_events::v3::Request);
 
 impl IncomingRequest for Sync {
     type EndpointError = <sync_events::v3::Request as IncomingRequest>::EndpointError;
