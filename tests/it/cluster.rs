@@ -12,10 +12,22 @@ use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::support::{
-    Given,
+    Given, Server,
     people::{LONG, Person, event_id, follows, joined, of_type, open_server, timeline},
     program::Program,
 };
+
+async fn two_servers() -> (Given, Server, Server) {
+    let given = Given::postgres().await;
+    let (one, two) = (open_server(&given).await, open_server(&given).await);
+    (given, one, two)
+}
+
+async fn end(given: Given, one: Server, two: Server) {
+    one.stop().await;
+    two.stop().await;
+    given.clean_up().await;
+}
 
 /// Everything in a room, each event once, the same to both.
 async fn same_room(one: &Person, other: &Person, room: &str) -> Vec<String> {
@@ -27,8 +39,7 @@ async fn same_room(one: &Person, other: &Person, room: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_done_on_one_is_seen_on_the_other() {
-    let given = Given::postgres().await;
-    let (one, two) = (open_server(&given).await, open_server(&given).await);
+    let (given, one, two) = two_servers().await;
     let alice = Person::registers(&one, "alice").await;
     let bob = Person::registers(&two, "bob").await;
     bob.syncs().await;
@@ -68,15 +79,12 @@ async fn what_is_done_on_one_is_seen_on_the_other() {
     alice.does("kick", &room, &bob).await;
     bob.sends(&room, "late", "I am still here").await.refused(403, "M_FORBIDDEN");
     assert!(bob.syncs().await["rooms"]["leave"].get(&room).is_some());
-    one.stop().await;
-    two.stop().await;
-    given.clean_up().await;
+    end(given, one, two).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_write_to_one_room_at_the_same_time() {
-    let given = Given::postgres().await;
-    let (one, two) = (open_server(&given).await, open_server(&given).await);
+    let (given, one, two) = two_servers().await;
     let alice = Person::registers(&one, "alice").await;
     let bob = Person::registers(&two, "bob").await;
     let room = alice.opens_a_room().await;
@@ -114,9 +122,7 @@ async fn both_write_to_one_room_at_the_same_time() {
     let head = storage.room_head(&room).await.unwrap().unwrap();
     let ends: Vec<&str> = head.extremities.iter().map(|e| e.event_id.as_str()).collect();
     assert_eq!(ends, [last.as_str()]);
-    one.stop().await;
-    two.stop().await;
-    given.clean_up().await;
+    end(given, one, two).await;
 }
 
 async fn busy_phone(phone: &Person, room: &str) -> Vec<String> {
@@ -129,8 +135,7 @@ async fn busy_phone(phone: &Person, room: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_both_in_turn_misses_nothing() {
-    let given = Given::postgres().await;
-    let (one, two) = (open_server(&given).await, open_server(&given).await);
+    let (given, one, two) = two_servers().await;
     let alice = Person::registers(&one, "alice").await;
     let bob = Person::registers(&two, "bob").await;
     let room = alice.opens_a_room().await;
@@ -153,15 +158,12 @@ async fn who_asks_both_in_turn_misses_nothing() {
     let there = dave.turns_to(&two);
     let seen = follows(&[dave, there], &room, both).await;
     assert_eq!([before, seen].concat(), same_room(&alice, &bob, &room).await);
-    one.stop().await;
-    two.stop().await;
-    given.clean_up().await;
+    end(given, one, two).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_transaction_sent_to_both_is_one_event() {
-    let given = Given::postgres().await;
-    let (one, two) = (open_server(&given).await, open_server(&given).await);
+    let (given, one, two) = two_servers().await;
     let alice = Person::registers(&one, "alice").await;
     let there = alice.turns_to(&two);
     let room = alice.opens_a_room().await;
@@ -174,15 +176,12 @@ async fn one_transaction_sent_to_both_is_one_event() {
         said.push(event_id(&a));
     }
     assert_eq!(same_room(&alice, &there, &room).await, [before, said].concat());
-    one.stop().await;
-    two.stop().await;
-    given.clean_up().await;
+    end(given, one, two).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_logged_out_on_one_is_soon_out_on_the_other() {
-    let given = Given::postgres().await;
-    let (one, two) = (open_server(&given).await, open_server(&given).await);
+    let (given, one, two) = two_servers().await;
     let alice = Person::registers(&one, "alice").await;
     let there = alice.turns_to(&two);
     there.get("/account/whoami").await.ok();
@@ -197,9 +196,7 @@ async fn who_is_logged_out_on_one_is_soon_out_on_the_other() {
         }
     };
     timeout(LONG, refused).await.expect("the other server hears of it").refused(401, "M_UNKNOWN_TOKEN");
-    one.stop().await;
-    two.stop().await;
-    given.clean_up().await;
+    end(given, one, two).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -292,8 +289,7 @@ async fn one_is_killed_and_the_other_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_on_the_one_does_not_bring_back_what_was_redacted_on_the_other() {
-    let given = Given::postgres().await;
-    let (one, two) = (open_server(&given).await, open_server(&given).await);
+    let (given, one, two) = two_servers().await;
     let alice = Person::registers(&one, "alice").await;
     let room = alice.opens_a_room().await;
     let phone = alice.logs_in_on(&two).await;
@@ -304,7 +300,5 @@ async fn an_upgrade_on_the_one_does_not_bring_back_what_was_redacted_on_the_othe
     let successor = reply["replacement_room"].as_str().unwrap();
     let state = alice.reads(successor, "state").await.ok();
     assert!(!state.to_string().contains("a secret"), "{state}");
-    one.stop().await;
-    two.stop().await;
-    given.clean_up().await;
+    end(given, one, two).await;
 }
