@@ -1,5 +1,6 @@
 //! The state of rooms at their events: the trie of state numbers, and the state events themselves, both cached. Nodes
-//! never change, so what is cached is right for ever; events change only by redaction, which keeps what the rules read.
+//! never change, so one that is cached is right for ever. Events change by redaction, which keeps what the rules read; the
+//! rest of a cached event may be older than a redaction by another process, so who shows or copies it reads what is stored.
 
 use std::{
     collections::HashMap,
