@@ -26,6 +26,14 @@ pub fn error(error: &Error) -> Response<Body> {
     }
 }
 
+/// An error that is told within an answer: its errcode, and why.
+pub(super) fn in_words(error: &Error) -> (&'static str, String) {
+    match error {
+        Error::Matrix { kind, message } => (name(kind).1, message.clone().into_owned()),
+        Error::Uia(_) | Error::Internal(_) => ("M_UNKNOWN", "Internal server error".to_owned()),
+    }
+}
+
 /// What a client hears when the fault is ours.
 pub(super) fn internal() -> Response<Body> {
     let body = Refusal { errcode: "M_UNKNOWN", error: "Internal server error".into(), ..Refusal::default() };
@@ -83,6 +91,7 @@ fn name(kind: &Kind) -> (StatusCode, &'static str) {
         Kind::IncompatibleRoomVersion { .. } => (S::BAD_REQUEST, "M_INCOMPATIBLE_ROOM_VERSION"),
         Kind::InvalidParam => (S::BAD_REQUEST, "M_INVALID_PARAM"),
         Kind::InvalidRoomState => (S::BAD_REQUEST, "M_INVALID_ROOM_STATE"),
+        Kind::InvalidSignature => (S::BAD_REQUEST, "M_INVALID_SIGNATURE"),
         Kind::InvalidUsername => (S::BAD_REQUEST, "M_INVALID_USERNAME"),
         Kind::KeyTooLarge => (S::BAD_REQUEST, "M_KEY_TOO_LARGE"),
         Kind::LimitExceeded { .. } => (S::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED"),
@@ -152,6 +161,7 @@ mod tests {
             (Kind::IncompatibleRoomVersion { room_version: "6".into() }, 400, "M_INCOMPATIBLE_ROOM_VERSION"),
             (Kind::InvalidParam, 400, "M_INVALID_PARAM"),
             (Kind::InvalidRoomState, 400, "M_INVALID_ROOM_STATE"),
+            (Kind::InvalidSignature, 400, "M_INVALID_SIGNATURE"),
             (Kind::InvalidUsername, 400, "M_INVALID_USERNAME"),
             (Kind::KeyTooLarge, 400, "M_KEY_TOO_LARGE"),
             (Kind::LimitExceeded { retry_after_ms: 1 }, 429, "M_LIMIT_EXCEEDED"),

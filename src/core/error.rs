@@ -61,6 +61,7 @@ pub enum Kind {
     },
     InvalidParam,
     InvalidRoomState,
+    InvalidSignature,
     InvalidUsername,
     /// The key of a profile field is too long.
     KeyTooLarge,

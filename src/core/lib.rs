@@ -5,6 +5,7 @@
 pub mod auth;
 pub mod canonical;
 pub mod clock;
+pub mod e2ee;
 pub mod error;
 pub mod event;
 pub mod filter;

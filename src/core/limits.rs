@@ -33,3 +33,22 @@ pub const MAX_ACCOUNT_DATA_BYTES: u32 = 10 << 20;
 
 /// The largest page of events that a client gets, whatever it asks for.
 pub const MAX_PAGE: u64 = 1_000;
+
+/// The identity keys of a device, or a cross-signing key, with their signatures.
+pub const MAX_DEVICE_KEYS_BYTES: usize = 16 << 10;
+
+/// One one-time or fallback key.
+pub const MAX_ONE_TIME_KEY_BYTES: usize = 2 << 10;
+
+/// One-time keys of a device that nobody has taken yet, of whatever algorithms. Clients keep 50 to 100 here.
+pub const MAX_ONE_TIME_KEYS: usize = 200;
+
+/// The fallback keys of a device: one for each algorithm that it knows.
+pub const MAX_FALLBACK_KEYS: usize = 10;
+
+/// Users whose keys one request may ask for, and devices of whom it may claim keys.
+pub const MAX_QUERIED_USERS: usize = 5_000;
+pub const MAX_CLAIMS: usize = 5_000;
+
+/// Signatures that are uploaded together.
+pub const MAX_SIGNATURES: usize = 500;
