@@ -3,6 +3,7 @@
 use crate::{
     Sql,
     error::{Error, Result},
+    keys,
     outbox::{self, NewItem},
     registration_tokens,
     sessions::{self, Ending, NewSession},
@@ -301,7 +302,7 @@ impl Op for Deactivate {
     type Out = bool;
 
     fn positions(&self) -> u32 {
-        2
+        3
     }
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
@@ -314,6 +315,7 @@ impl Op for Deactivate {
         }
         user_directory::drop(tx, &self.user_id).await?;
         sessions::end_all(tx, &self.user_id, None, &self.ending).await?;
+        keys::forget_user(tx, &self.user_id).await?;
         let payload = serde_json::json!({ "user_id": self.user_id, "erase": self.erase }).to_string();
         let item = NewItem { id: format!("{}-leave", self.ending.job_id), payload, due_ms: self.ending.at_ms };
         outbox::enqueue(tx, DEACTIVATED, vec![item]).await?;

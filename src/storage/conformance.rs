@@ -6,6 +6,7 @@
 mod compare;
 #[cfg(feature = "postgres")]
 mod faults;
+mod keys;
 mod rooms;
 #[cfg(feature = "postgres")]
 mod rooms_compare;

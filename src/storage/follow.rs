@@ -2,6 +2,7 @@
 
 use crate::{
     Result, Sql,
+    keys::lists,
     tx::{Answer, Engine, Query, Reads, Wake, args, statements},
 };
 
@@ -61,6 +62,9 @@ impl Query for ChangesAfter {
                 changes.wakes.push(Wake::User(row.get::<String>(0)?.into()));
             }
         }
+        let (wakes, too_many) = lists::wakes_after(tx, self.pos, self.limit).await?;
+        changes.wakes.extend(wakes);
+        changes.too_many |= too_many;
         let revoked = tx.query(REVOCATIONS, args![self.pos, self.limit]).await?;
         changes.too_many |= full(revoked.len());
         for mut row in revoked {

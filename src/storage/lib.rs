@@ -13,6 +13,7 @@ mod error;
 pub mod filters;
 pub mod follow;
 mod job;
+pub mod keys;
 pub mod memberships;
 pub mod metrics_names;
 mod migrate;
@@ -76,6 +77,7 @@ pub trait Storage:
     + ephemeral::Receipts
     + sync_page::SyncPages
     + follow::Follow
+    + keys::Keys
     + directory::Directory
     + user_directory::UserDirectory
     + Send
@@ -138,6 +140,10 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (ephemeral::ALL, ephemeral::ALL_BULK),
         (filters::ALL, filters::ALL_BULK),
         (follow::ALL, follow::ALL_BULK),
+        (keys::ALL, keys::ALL_BULK),
+        (keys::cross_signing::ALL, keys::cross_signing::ALL_BULK),
+        (keys::lists::ALL, keys::lists::ALL_BULK),
+        (keys::one_time::ALL, keys::one_time::ALL_BULK),
         (memberships::ALL, memberships::ALL_BULK),
         (profiles::ALL, profiles::ALL_BULK),
         (refresh::ALL, refresh::ALL_BULK),

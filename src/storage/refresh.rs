@@ -142,7 +142,8 @@ impl Op for TakeUp {
 async fn end_replaced<T: Tx>(tx: &mut T, user: &str, device: &str, new: &[u8], old: Vec<u8>, at_ms: i64) -> Result<()> {
     delete(tx, user, device, vec![old]).await?;
     tx.execute(TAKEN_UP, args![new]).await?;
-    sessions::revoke(tx, user, &[device.to_owned()], at_ms).await
+    sessions::revoke(tx, user, &[device.to_owned()], at_ms).await?;
+    Ok(())
 }
 
 async fn delete<T: Tx>(tx: &mut T, user: &str, device: &str, refresh: Vec<Vec<u8>>) -> Result<()> {

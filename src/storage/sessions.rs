@@ -9,6 +9,7 @@ use crate::{
     Sql,
     accounts::find_user,
     error::Result,
+    keys,
     outbox::{self, NewItem},
     tx::{Answer, Engine, Op, Query, Reads, Row, Tx, Wake, args, statements},
 };
@@ -251,7 +252,8 @@ async fn end<T: Tx>(tx: &mut T, user_id: &str, devices: Vec<String>, ending: &En
     }
     delete_tokens(tx, user_id, &devices).await?;
     let gone = tx.execute(DELETE_DEVICES, args![user_id, devices.clone()]).await?;
-    revoke(tx, user_id, &devices, ending.at_ms).await?;
+    let pos = revoke(tx, user_id, &devices, ending.at_ms).await?;
+    keys::forget_devices(tx, user_id, &devices, pos).await?;
     let job = DeviceCleanup { user_id: user_id.to_owned(), devices };
     let payload = serde_json::json!(job).to_string();
     let item = NewItem { id: ending.job_id.clone(), payload, due_ms: ending.at_ms };
@@ -259,13 +261,13 @@ async fn end<T: Tx>(tx: &mut T, user_id: &str, devices: Vec<String>, ending: &En
     Ok(gone)
 }
 
-/// Tells the caches of all processes, at one position however many devices it concerns.
-pub(crate) async fn revoke<T: Tx>(tx: &mut T, user_id: &str, devices: &[String], at_ms: i64) -> Result<()> {
+/// Tells the caches of all processes, at one position however many devices it concerns: this one.
+pub(crate) async fn revoke<T: Tx>(tx: &mut T, user_id: &str, devices: &[String], at_ms: i64) -> Result<i64> {
     let which = if let [one] = devices { one.as_str() } else { "" };
     let pos = tx.next_pos()?;
     tx.execute(REVOKE, args![pos, user_id, which, at_ms]).await?;
     tx.wake(Wake::User(Arc::from(user_id)));
-    Ok(())
+    Ok(pos)
 }
 
 async fn device_ids<R: Reads>(tx: &mut R, user_id: &str) -> Result<Vec<String>> {
@@ -290,8 +292,11 @@ impl Op for Login {
         let device = &self.session.device_id;
         let again = tx.query_opt(DEVICE, args![&self.user_id, device]).await?.is_some();
         if again {
-            delete_tokens(tx, &self.user_id, std::slice::from_ref(device)).await?;
-            revoke(tx, &self.user_id, std::slice::from_ref(device), self.session.created_ms).await?;
+            let device = std::slice::from_ref(device);
+            delete_tokens(tx, &self.user_id, device).await?;
+            let pos = revoke(tx, &self.user_id, device, self.session.created_ms).await?;
+            // Whoever comes now may be another program, or another person: its keys are not theirs.
+            keys::forget_devices(tx, &self.user_id, device, pos).await?;
         }
         start(tx, &self.user_id, &self.session).await?;
         Ok(LoggedIn::Done { again })
@@ -378,12 +383,13 @@ impl Op for RenameDevice {
     const NAME: &'static str = "rename_device";
     type Out = bool;
 
-    fn positions(&self) -> u32 {
-        0
-    }
-
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
-        Ok(tx.execute(RENAME_DEVICE, args![&self.user_id, &self.device_id, self.name.clone()]).await? == 1)
+        let renamed = tx.execute(RENAME_DEVICE, args![&self.user_id, &self.device_id, self.name.clone()]).await? == 1;
+        if renamed {
+            // Others see the name beside the keys.
+            keys::lists::renamed(tx, &self.user_id).await?;
+        }
+        Ok(renamed)
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     Error, Result, Sql,
     ephemeral::Receipt,
     error::corrupt,
+    keys::{self, DeviceLists, KeyCounts},
     rooms::{RoomRow, StoredEvent, room_row},
     timeline::{VisibilityLog, events_by_sn, redactions_of, visibility_logs},
     tx::{Answer, Engine, Query, Reads, args, statements},
@@ -68,6 +69,7 @@ const NAMING_TYPES: [&str; 3] = ["m.room.member", "m.room.name", "m.room.canonic
 #[derive(Clone, Debug)]
 pub struct SyncQuery {
     pub user_id: String,
+    pub device_id: String,
     /// Position that the client has seen everything up to; `None` for the first sync.
     pub since: Option<i64>,
     /// The newest so many events of each room
@@ -103,6 +105,9 @@ pub struct SyncPage {
     pub knocked: Vec<StrippedRoom>,
     /// Type and content of global account data; `None` where it was deleted.
     pub account_data: Vec<(String, Option<String>)>,
+    /// What the device has left to be given out, and where that last changed.
+    pub keys: (KeyCounts, i64),
+    pub device_lists: DeviceLists,
     /// The numbers of all rooms that the user is joined to: whose changes to wait for.
     pub following: Vec<i64>,
     /// How many are in each of them.
@@ -224,8 +229,12 @@ impl Query for ReadSync {
         let ignored = account_data.remove(&-1).unwrap_or_default();
         page.ignored = Arc::new(Ignored::of(ignored.first().and_then(|(_, content)| content.as_deref())));
         page.account_data = account_data.remove(&0).unwrap_or_default();
+        page.keys = keys::one_time::counts(tx, &q.user_id, &q.device_id).await?;
         if q.since == Some(head) && !q.full_state {
             return Ok(page);
+        }
+        if let Some(since) = q.since {
+            page.device_lists = keys::lists::changed(tx, &q.user_id, since).await?;
         }
         let changes = self.my_changes(tx).await?;
 

@@ -1,0 +1,228 @@
+//! Keys that are given out: one-time keys once each, in the order of their uploads, and a fallback key to whoever comes
+//! when there are none left.
+//!
+//! Whatever changes their number takes a position, so one such operation follows on another across all processes: what
+//! is read within is so until it is written. The user's syncs are woken, as they tell how many are left.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hearth_core::e2ee::OneTimeKey;
+
+use super::{KeyUpload, Uploaded};
+use crate::{
+    Result,
+    tx::{Op, Reads, Tx, Value, Wake, args, statements},
+};
+
+statements! {
+    OF_DEVICE = "SELECT key_sn, algorithm, fallback, key_id, json FROM one_time_keys
+        WHERE user_id = $1 AND device_id = $2";
+    // And where that last changed.
+    COUNTS = "SELECT algorithm, fallback, COUNT(*) FROM one_time_keys WHERE user_id = $1 AND device_id = $2
+            GROUP BY algorithm, fallback
+        UNION ALL SELECT '', -1, pos FROM key_counts WHERE user_id = $1 AND device_id = $2";
+    FIRST = "SELECT key_sn, fallback, key_id, json FROM one_time_keys
+        WHERE user_id = $1 AND device_id = $2 AND algorithm = $3 ORDER BY fallback, key_sn LIMIT 1";
+    REMOVE = "DELETE FROM one_time_keys WHERE key_sn = ANY($1)";
+    MARK_USED = "UPDATE one_time_keys SET fallback = 2 WHERE key_sn = ANY($1)";
+    FORGET = "DELETE FROM one_time_keys WHERE user_id = $1 AND device_id = ANY($2)";
+    FORGET_COUNTS = "DELETE FROM key_counts WHERE user_id = $1 AND device_id = ANY($2)";
+    bulk ADD = "one_time_keys" (
+        "key_sn": Int, "user_id": Text, "device_id": Text, "algorithm": Text, "fallback": Int, "key_id": Text, "json": Text
+    ) "";
+    bulk CHANGED = "key_counts" ("user_id": Text, "device_id": Text, "pos": Int)
+        "ON CONFLICT (user_id, device_id) DO UPDATE SET pos = excluded.pos";
+}
+
+/// What `one_time_keys.fallback` says.
+const ONCE: i64 = 0;
+const UNUSED: i64 = 1;
+
+/// Numbers that an upload has for its keys: more than it may have keys.
+const NUMBERS: i64 = 1 << 10;
+
+/// What a device has left to be given out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyCounts {
+    /// One-time keys by algorithm.
+    pub one_time: BTreeMap<String, i64>,
+    /// The algorithms of fallback keys that nobody was given yet.
+    pub unused_fallbacks: BTreeSet<String>,
+}
+
+/// A key that somebody wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub user_id: String,
+    pub device_id: String,
+    pub algorithm: String,
+}
+
+/// A key that they got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    pub of: Claim,
+    pub key_id: String,
+    pub json: String,
+}
+
+/// What of an upload is new.
+pub(super) struct Uploading<'a> {
+    new: Vec<&'a OneTimeKey>,
+    fallbacks: Vec<&'a OneTimeKey>,
+    /// In the place of these.
+    replaced: Vec<i64>,
+    pub(super) counts: KeyCounts,
+}
+
+impl<'a> Uploading<'a> {
+    pub(super) async fn look<R: Reads>(tx: &mut R, upload: &'a KeyUpload) -> Result<Result<Self, Uploaded>> {
+        let (mut once, mut fallbacks) = (BTreeMap::new(), BTreeMap::new());
+        let mut counts = KeyCounts::default();
+        for mut row in tx.query(OF_DEVICE, args![&upload.user_id, &upload.device_id]).await? {
+            let (sn, algorithm, fallback): (i64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (key_id, json): (String, String) = (row.get(3)?, row.get(4)?);
+            counts.add(&algorithm, fallback, 1);
+            if fallback == ONCE {
+                once.insert((algorithm, key_id), json);
+            } else {
+                fallbacks.insert(algorithm, (sn, key_id, json));
+            }
+        }
+        let mut it = Self { new: Vec::new(), fallbacks: Vec::new(), replaced: Vec::new(), counts };
+        for key in &upload.one_time {
+            match once.get(&(key.algorithm.clone(), key.key_id.clone())) {
+                None => it.new.push(key),
+                Some(json) if *json == key.json => {}
+                Some(_) => return Ok(Err(Uploaded::Differs(format!("{}:{}", key.algorithm, key.key_id)))),
+            }
+        }
+        let mut kinds = fallbacks.len();
+        for key in &upload.fallback {
+            match fallbacks.get(&key.algorithm) {
+                None => kinds += 1,
+                // One that was used is not unused for being uploaded again.
+                Some((_, key_id, json)) if (key_id, json) == (&key.key_id, &key.json) => continue,
+                Some((sn, ..)) => it.replaced.push(*sn),
+            }
+            it.fallbacks.push(key);
+        }
+        let too_many = once.len() + it.new.len() > upload.most.0 || kinds > upload.most.1;
+        if !it.is_nothing() && too_many {
+            return Ok(Err(Uploaded::TooMany));
+        }
+        it.new.sort_by_key(|key| &key.key_id);
+        Ok(Ok(it))
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        self.new.is_empty() && self.fallbacks.is_empty()
+    }
+
+    /// What the device has then.
+    pub(super) async fn store<T: Tx>(self, tx: &mut T, upload: &KeyUpload, pos: i64) -> Result<KeyCounts> {
+        if self.is_nothing() {
+            return Ok(self.counts);
+        }
+        let Self { new, fallbacks, replaced, mut counts } = self;
+        if !replaced.is_empty() {
+            tx.execute(REMOVE, args![replaced]).await?;
+        }
+        let all = new.iter().map(|key| (ONCE, key)).chain(fallbacks.iter().map(|key| (UNUSED, key)));
+        let mut rows: Vec<Vec<Value>> = Vec::new();
+        for (sn, (fallback, key)) in (pos * NUMBERS..).zip(all) {
+            counts.add(&key.algorithm, fallback, 1);
+            rows.push(vec![
+                sn.into(),
+                upload.user_id.as_str().into(),
+                upload.device_id.as_str().into(),
+                key.algorithm.as_str().into(),
+                fallback.into(),
+                key.key_id.as_str().into(),
+                key.json.as_str().into(),
+            ]);
+        }
+        tx.insert_rows(ADD, &rows).await?;
+        changed(tx, BTreeSet::from([(upload.user_id.as_str(), upload.device_id.as_str())]), pos).await?;
+        Ok(counts)
+    }
+}
+
+impl KeyCounts {
+    fn add(&mut self, algorithm: &str, fallback: i64, n: i64) {
+        match fallback {
+            ONCE => *self.one_time.entry(algorithm.to_owned()).or_default() += n,
+            UNUSED => {
+                self.unused_fallbacks.insert(algorithm.to_owned());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What a device has left, and where that last changed.
+pub(crate) async fn counts<R: Reads>(tx: &mut R, user_id: &str, device_id: &str) -> Result<(KeyCounts, i64)> {
+    let (mut counts, mut changed) = (KeyCounts::default(), 0);
+    for mut row in tx.query(COUNTS, args![user_id, device_id]).await? {
+        let (algorithm, fallback, n): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        match fallback {
+            -1 => changed = n,
+            _ => counts.add(&algorithm, fallback, n),
+        }
+    }
+    Ok((counts, changed))
+}
+
+async fn changed<T: Tx>(tx: &mut T, devices: BTreeSet<(&str, &str)>, pos: i64) -> Result<()> {
+    let row = |(user, device): &(&str, &str)| vec![(*user).into(), (*device).into(), pos.into()];
+    tx.insert_rows(CHANGED, &devices.iter().map(row).collect::<Vec<_>>()).await?;
+    for (user, _) in devices {
+        tx.wake(Wake::User(user.into()));
+    }
+    Ok(())
+}
+
+pub(super) struct ClaimKeys(pub(super) Vec<Claim>);
+
+impl Op for ClaimKeys {
+    const NAME: &'static str = "claim_keys";
+    type Out = Vec<Claimed>;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Vec<Claimed>> {
+        let row = |c: &Claim| vec![c.user_id.as_str().into(), c.device_id.as_str().into(), c.algorithm.as_str().into()];
+        let found = tx.query_each(FIRST, &self.0.iter().map(row).collect::<Vec<_>>()).await?;
+        let (mut claimed, mut taken, mut used) = (Vec::new(), Vec::new(), Vec::new());
+        let mut devices = BTreeSet::new();
+        for (of, mut rows) in self.0.iter().zip(found) {
+            let Some(row) = rows.first_mut() else { continue };
+            let (sn, fallback): (i64, i64) = (row.get(0)?, row.get(1)?);
+            match fallback {
+                ONCE => taken.push(sn),
+                UNUSED => used.push(sn),
+                _ => {}
+            }
+            if fallback <= UNUSED {
+                devices.insert((of.user_id.as_str(), of.device_id.as_str()));
+            }
+            claimed.push(Claimed { of: of.clone(), key_id: row.get(2)?, json: row.get(3)? });
+        }
+        if devices.is_empty() {
+            return Ok(claimed);
+        }
+        let pos = tx.next_pos()?;
+        if !taken.is_empty() {
+            tx.execute(REMOVE, args![taken]).await?;
+        }
+        if !used.is_empty() {
+            tx.execute(MARK_USED, args![used]).await?;
+        }
+        changed(tx, devices, pos).await?;
+        Ok(claimed)
+    }
+}
+
+pub(super) async fn forget_devices<T: Tx>(tx: &mut T, user_id: &str, devices: &[String]) -> Result<()> {
+    tx.execute(FORGET, args![user_id, devices.to_vec()]).await?;
+    tx.execute(FORGET_COUNTS, args![user_id, devices.to_vec()]).await?;
+    Ok(())
+}
