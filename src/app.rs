@@ -28,6 +28,7 @@ use crate::{
         ephemeral::Serial,
         erased::Erased,
         filters::Filters,
+        keys::Keys,
         presence::Presence,
         profiles::Profiles,
         push::Push,
@@ -217,6 +218,8 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
     let name = &config.server.server_name;
     let erased = Erased::load(Arc::clone(&storage)).await?;
     let (sessions, limits, accounts) = accounts(&config, &storage, &notifier, &erased, deps);
+    let accounts = Arc::new(accounts);
+    let keys = Keys::new(name.clone(), Arc::clone(&storage), Arc::clone(&accounts));
     let profiles = Profiles::new(name.clone(), Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng));
     let push_rules = Arc::new(PushRules::new(Arc::clone(&storage)));
     let shapes = Shapes::new(Arc::clone(clock), Arc::clone(&erased));
@@ -278,11 +281,12 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         shutdown: shutdown.clone(),
         sessions,
         limits,
-        accounts: Arc::new(accounts),
+        accounts,
         profiles: Arc::new(profiles),
         account_data: Arc::new(AccountData::new(Arc::clone(&storage))),
         directory,
         filters: Arc::new(Filters::new(Arc::clone(&storage))),
+        keys: Arc::new(keys),
         push_rules,
         receipts: Receipts::new(Arc::clone(&storage), Arc::clone(&timelines), Arc::clone(clock)),
         rooms,

@@ -19,9 +19,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use crate::{
     config::Config,
     service::{
-        account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, presence::Presence,
-        profiles::Profiles, push_rules::PushRules, rate_limit::RateLimits, receipts::Receipts, rooms::Rooms,
-        session::Authenticator, spaces::Spaces, tags::RoomTags, timeline::Timelines, typing::Typing,
+        account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, keys::Keys,
+        presence::Presence, profiles::Profiles, push_rules::PushRules, rate_limit::RateLimits, receipts::Receipts,
+        rooms::Rooms, session::Authenticator, spaces::Spaces, tags::RoomTags, timeline::Timelines, typing::Typing,
     },
     shutdown::Shutdown,
     sync::Syncs,
@@ -48,6 +48,7 @@ pub struct Services {
     pub account_data: Arc<AccountData>,
     pub directory: Arc<Directory>,
     pub filters: Arc<Filters>,
+    pub keys: Arc<Keys>,
     pub push_rules: Arc<PushRules>,
     pub rooms: Arc<Rooms>,
     pub timelines: Arc<Timelines>,

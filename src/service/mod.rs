@@ -8,6 +8,7 @@ pub mod directory;
 pub mod ephemeral;
 pub mod erased;
 pub mod filters;
+pub mod keys;
 mod login;
 mod passwords;
 pub mod presence;

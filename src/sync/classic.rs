@@ -21,7 +21,11 @@ use ruma::{
 use serde_json::json;
 
 use self::data::{account_datum, raw, wants_ephemeral};
-use super::{Following, Syncs, told};
+use super::{
+    Following, Syncs,
+    keys::{self, KeysLeft},
+    told,
+};
 use crate::service::{
     shape::Reader,
     typing::{Seen, Typers},
@@ -147,7 +151,8 @@ impl Syncs {
             return Err(Error::invalid_param("The token is from the future"));
         }
         let before = self.following.get(reader.user);
-        let following = Arc::new(Following::new(&page, wish.since.map(|t| t.pos), before.as_deref()));
+        let keys = self.keys_left(reader, &page, before.as_deref());
+        let following = Arc::new(Following::new(&page, wish.since.map(|t| t.pos), before.as_deref(), keys));
         if wish.in_all_rooms() {
             self.following.insert(reader.user.to_owned(), Arc::clone(&following));
         }
@@ -156,9 +161,17 @@ impl Syncs {
         let fresh: Vec<i64> = page.joined.iter().filter(|r| r.initial).map(|r| r.room.room_sn).collect();
         let typers = self.typing.typers(&page.following, &fresh, self.seen(wish.since));
         let next = SyncToken { pos: page.head, serial, epoch: self.epoch, typing: typers.somebody };
+        let keys_moved = wish.since.is_some_and(|since| page.keys.1 > since.pos);
         let mut response = self.response(reader, wish, page, typers, next).await?;
         response.presence.events = presence;
-        Ok((Page { response, next, told }, following))
+        Ok((Page { response, next, told, keys_moved }, following))
+    }
+
+    /// What the page tells of this device, and what is known of the user's others if that is still so.
+    fn keys_left(&self, reader: Reader<'_>, page: &SyncPage, before: Option<&Following>) -> KeysLeft {
+        let so_still = |b: &&Following| self.known.journal.is_silent_about(reader.user.as_str(), b.as_of());
+        let others = before.filter(so_still).map(|before| before.keys.clone()).unwrap_or_default();
+        others.and(reader.device, page.keys.0.clone())
     }
 
     /// What somebody with this token has seen of who types.
@@ -179,6 +192,8 @@ impl Syncs {
         next: SyncToken,
     ) -> Result<Response> {
         let mut response = Response::new(next.to_string());
+        keys::show_left(&mut response, &page.keys.0);
+        keys::show_lists(&mut response, page.device_lists)?;
 
         response.account_data = GlobalAccountData::new();
         let wanted = |kind: &str| filter::matches_event(&wish.filter.account_data, kind, None);
@@ -247,6 +262,7 @@ fn query(reader: Reader<'_>, wish: &SyncWish, lazy: Option<Lazy>) -> SyncQuery {
     let room = &wish.filter.room;
     SyncQuery {
         user_id: reader.user.to_string(),
+        device_id: reader.device.to_owned(),
         since: wish.since.map(|t| t.pos),
         timeline_limit: i64::try_from(wish.timeline_limit()).unwrap_or(10),
         filter: room.timeline.clone(),
@@ -265,6 +281,8 @@ struct Page {
     next: SyncToken,
     /// If members are loaded lazily.
     told: Option<Heard>,
+    /// What the device has left of its keys is otherwise than at the token.
+    keys_moved: bool,
 }
 
 /// The members that a device has been told of once it has read a page.
@@ -276,6 +294,11 @@ struct Heard {
 impl Page {
     fn is_empty_page(&self) -> bool {
         let r = &self.response;
-        r.rooms.is_empty() && r.presence.is_empty() && r.account_data.events.is_empty() && r.to_device.events.is_empty()
+        r.rooms.is_empty()
+            && r.presence.is_empty()
+            && r.account_data.events.is_empty()
+            && r.to_device.events.is_empty()
+            && r.device_lists.is_empty()
+            && !self.keys_moved
     }
 }

@@ -9,6 +9,7 @@ use hearth_storage::{
     unread::{DEFAULT_CLASS, MAIN},
 };
 
+use super::keys::KeysLeft;
 use crate::service::presence::MOST_MEMBERS;
 
 /// Of a room with more unread threads only their sum is known, and who asks for threads asks the database each time.
@@ -25,6 +26,7 @@ pub(super) struct Following {
     pub(super) small: Vec<i64>,
     /// Whose messages they don't want to see.
     pub(super) ignored: Arc<Ignored>,
+    pub(super) keys: KeysLeft,
     state: Mutex<State>,
 }
 
@@ -68,12 +70,13 @@ impl Following {
             rooms: Vec::new(),
             small: Vec::new(),
             ignored: Arc::default(),
+            keys: KeysLeft::default(),
             state: Mutex::new(State { as_of: 0, unread: Vec::new(), grown: 0 }),
         }
     }
 
     /// What a page of all changes after `since` tells, and what was known before and is not changed by it.
-    pub(super) fn new(page: &SyncPage, since: Option<i64>, before: Option<&Self>) -> Self {
+    pub(super) fn new(page: &SyncPage, since: Option<i64>, before: Option<&Self>, keys: KeysLeft) -> Self {
         let mut rooms = page.following.clone();
         rooms.sort_unstable();
         let sizes = page.following.iter().zip(&page.sizes);
@@ -101,6 +104,7 @@ impl Following {
             rooms,
             small,
             ignored: Arc::clone(&page.ignored),
+            keys,
             state: Mutex::new(State { as_of: page.head, unread, grown: 0 }),
         }
     }
@@ -145,7 +149,7 @@ impl Following {
     pub(super) fn bytes(&self) -> usize {
         let known = self.state().unread.iter().flatten().map(|known| known.unread.len() * THREAD_BYTES).sum::<usize>();
         let rooms = self.rooms.len() * (16 + size_of::<Option<Known>>());
-        256 + self.ignored.size() + rooms + known
+        256 + self.ignored.size() + self.keys.bytes() + rooms + known
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -173,6 +177,7 @@ mod tests {
             rooms: vec![7],
             small: Vec::new(),
             ignored: Arc::default(),
+            keys: KeysLeft::default(),
             state: Mutex::new(State { as_of: 0, unread: vec![Some(known)], grown: 0 }),
         };
         assert_eq!(following.unread(7, false).map(|unread| unread.all().notify), Some(102));

@@ -2,6 +2,7 @@
 
 mod classic;
 mod following;
+mod keys;
 mod presence;
 mod told;
 

@@ -11,6 +11,7 @@ mod capabilities;
 mod devices;
 mod directory;
 mod filters;
+mod keys;
 mod lenient;
 mod login;
 mod messages;
@@ -34,6 +35,7 @@ pub fn routes(r: Routes) -> Routes {
     let r = account::routes(r);
     let r = login::routes(r);
     let r = devices::routes(r);
+    let r = keys::routes(r);
     let r = profile::routes(r);
     let r = presence::routes(r);
     let r = spaces::routes(r);

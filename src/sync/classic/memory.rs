@@ -13,7 +13,7 @@ use ruma::api::client::sync::sync_events::v3::{Response, State, StateEvents};
 use super::{Heard, Page, SyncWish, unread};
 use crate::{
     service::shape::Reader,
-    sync::{Following, Syncs},
+    sync::{Following, Syncs, keys},
 };
 
 impl Syncs {
@@ -25,6 +25,7 @@ impl Syncs {
             return Ok(None);
         }
         let Some(following) = self.following.get(reader.user) else { return Ok(None) };
+        let Some(keys_left) = following.keys.of(reader.device) else { return Ok(None) };
         // The serial first: a change after this is seen with the next token.
         let serial = self.serial.now();
         let typers = self.typing.typers(&following.rooms, &[], self.seen(Some(since)));
@@ -42,6 +43,7 @@ impl Syncs {
         let next = SyncToken { pos: news.top, serial, epoch: self.epoch, typing: typers.somebody };
         let mut response = Response::new(next.to_string());
         response.presence.events = presence;
+        keys::show_left(&mut response, &keys_left);
         let limit = wish.timeline_limit();
         let mut counts: HashMap<i64, u64> = HashMap::new();
         let lazy = wish.lazy().map(|(redundant, filter)| (redundant, filter, self.told.by(reader, since, filter)));
@@ -77,6 +79,6 @@ impl Syncs {
             room.timeline.events.push(self.shapes.message(message, reader)?);
         }
         let told = lazy.map(|(_, filter, members)| Heard { filter, members });
-        Ok(Some((Page { response, next, told }, following)))
+        Ok(Some((Page { response, next, told, keys_moved: false }, following)))
     }
 }
