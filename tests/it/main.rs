@@ -8,6 +8,7 @@ mod cluster;
 mod directory;
 mod discovery;
 mod doors;
+mod e2ee;
 mod economy;
 mod erased;
 mod frame;
