@@ -5,6 +5,7 @@ mod support;
 mod accounts;
 mod admin;
 mod cluster;
+mod creation;
 mod directory;
 mod discovery;
 mod doors;
