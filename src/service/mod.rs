@@ -17,6 +17,7 @@ pub mod push_rules;
 pub mod rate_limit;
 pub mod receipts;
 mod registration_tokens;
+pub mod reports;
 pub mod rooms;
 pub mod session;
 pub mod sessions;

@@ -22,6 +22,7 @@ mod presence;
 mod process;
 mod promises;
 mod refresh;
+mod reports;
 mod rooms;
 mod secrets;
 mod spaces;
