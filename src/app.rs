@@ -28,6 +28,7 @@ use crate::{
         ephemeral::Serial,
         erased::Erased,
         filters::Filters,
+        moves::Moves,
         presence::Presence,
         profiles::Profiles,
         push::Push,
@@ -264,6 +265,8 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
     let syncs = Syncs::new(sources, u64::from_le_bytes(epoch), timeouts);
     let first_admin_token = accounts.first_start().await?;
 
+    let tags = Arc::new(RoomTags::new(Arc::clone(&storage)));
+    let moves = Moves::new(Arc::clone(&storage), Arc::clone(&tags), Arc::clone(&push_rules));
     let workers = Workers {
         storage: Arc::clone(&storage),
         clock: Arc::clone(clock),
@@ -275,6 +278,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         presence: Arc::clone(&presence),
         sessions: Arc::clone(&sessions),
         erased,
+        moves,
         shutdown: shutdown.clone(),
         transaction_retention_s: config.rooms.transaction_id_retention_s,
     };
@@ -300,7 +304,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         typing,
         presence,
         spaces: Arc::new(Spaces::new(Arc::clone(&storage))),
-        tags: Arc::new(RoomTags::new(Arc::clone(&storage))),
+        tags,
         syncs,
         ready: vec![
             Arc::new(Database(Arc::clone(&storage))),

@@ -9,6 +9,7 @@ pub mod ephemeral;
 pub mod erased;
 pub mod filters;
 mod login;
+pub mod moves;
 mod passwords;
 pub mod presence;
 pub mod profiles;

@@ -45,7 +45,7 @@ pub use error::{Error, Result};
 pub use follow::Changes;
 pub use outbox::{Item, Outbox};
 pub use rooms::{
-    Base, Extremity, MembershipChange, NewAlias, NewEvent, Persisted, Redaction, RoomCommit, RoomHead, RoomRow,
+    Base, Extremity, MembershipChange, Move, NewAlias, NewEvent, Persisted, Redaction, RoomCommit, RoomHead, RoomRow,
     StateChange, Status, StoredEvent, Transaction,
 };
 pub use stream::{SigningKey, Stream};
