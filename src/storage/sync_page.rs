@@ -2,7 +2,9 @@
 //! for each that they left.
 
 pub(crate) mod members;
+pub(crate) mod mine;
 pub(crate) mod states;
+pub(crate) mod stripped;
 pub(crate) mod summaries;
 pub(crate) mod timelines;
 
@@ -14,52 +16,26 @@ use ruma::{RoomId, api::client::filter::RoomEventFilter};
 pub use self::members::{Lazy, Told};
 use self::{
     members::wanted_members,
+    mine::{AccountData, Change, Mine, account_data, my_changes, my_rooms, older_account_data},
     states::{Showing, read_deltas, read_states},
+    stripped::read_stripped,
     summaries::read_heroes,
     timelines::{TimelinePart, Window, read_timelines},
 };
 use crate::{
-    Error, Result, Sql,
+    Result, Sql,
     ephemeral::Receipt,
-    error::corrupt,
-    rooms::{RoomRow, StoredEvent, room_row},
-    timeline::{VisibilityLog, events_by_sn, redactions_of, visibility_logs},
+    rooms::{RoomRow, StoredEvent},
+    timeline::{VisibilityLog, redactions_of, visibility_logs},
     tx::{Answer, Engine, Query, Reads, args, statements},
     unread::{self, Unread},
 };
 
 statements! {
     HEAD = "SELECT pos FROM stream_head WHERE id = 1";
-    MY_ROOMS = "SELECT r.room_sn, r.room_id, r.version, r.rev, r.state_root, r.joined, r.invited, r.last_pos,
-        m.membership, m.event_sn, m.pos, m.forgotten
-        FROM memberships m JOIN rooms r ON r.room_sn = m.room_sn WHERE m.user_id = $1";
-    MY_CHANGES = "SELECT room_sn, pos, membership, prev FROM membership_changes
-        WHERE user_id = $1 AND pos > $2 ORDER BY pos";
-    STRIPPED = "SELECT room_sn, event_sn FROM current_state WHERE room_sn = ANY($1) AND state_key = '' AND type = ANY($2)";
-    // Those who invited: without them a client can only show an id.
-    SENDERS = "SELECT c.room_sn, c.event_sn FROM events e JOIN current_state c
-        ON c.room_sn = e.room_sn AND c.type = 'm.room.member' AND c.state_key = e.sender WHERE e.sn = ANY($1)";
     RECEIPTS = "SELECT room_sn, user_id, type, thread, event_id, ts FROM receipts
         WHERE room_sn = ANY($1) AND pos > $2 AND pos <= $3 AND (type <> 'm.read.private' OR user_id = $4) ORDER BY pos";
-    OLDER_ACCOUNT_DATA = "SELECT room_sn, type, content FROM account_data
-        WHERE user_id = $1 AND room_sn = ANY($2) AND pos <= $3 AND content IS NOT NULL ORDER BY pos";
-    // And whom the user ignores, changed or not.
-    ACCOUNT_DATA = "SELECT room_sn, type, content, pos FROM account_data WHERE user_id = $1 AND pos > $2 AND pos <= $3
-        UNION ALL SELECT -1, type, content, pos FROM account_data
-            WHERE user_id = $1 AND room_sn = 0 AND type = 'm.ignored_user_list'
-        ORDER BY 4";
 }
-
-/// What somebody who was invited or knocks may know of a room.
-const STRIPPED_TYPES: [&str; 7] = [
-    "m.room.create",
-    "m.room.name",
-    "m.room.avatar",
-    "m.room.topic",
-    "m.room.join_rules",
-    "m.room.canonical_alias",
-    "m.room.encryption",
-];
 
 /// What a client calls a room after.
 const NAMING_TYPES: [&str; 3] = ["m.room.member", "m.room.name", "m.room.canonical_alias"];
@@ -171,36 +147,6 @@ impl<E: Engine> SyncPages for Sql<E> {
 
 struct ReadSync(SyncQuery);
 
-/// A room of the user's, before its contents are read.
-struct Mine {
-    room: RoomRow,
-    membership: String,
-    event_sn: i64,
-    pos: i64,
-    forgotten: bool,
-}
-
-impl Mine {
-    fn named(&self) -> Result<(i64, &RoomId)> {
-        let id = <&RoomId>::try_from(self.room.room_id.as_str()).map_err(corrupt)?;
-        Ok((self.room.room_sn, id))
-    }
-}
-
-/// How the user's membership of a room changed since the token.
-struct Change {
-    /// Before the first change.
-    prev: Option<String>,
-    /// What it became, and at which position.
-    log: Vec<(i64, String)>,
-}
-
-impl Change {
-    fn joined(&self) -> bool {
-        self.log.iter().any(|(_, membership)| membership == "join")
-    }
-}
-
 impl Query for ReadSync {
     const NAME: &'static str = "sync_page";
     type Out = SyncPage;
@@ -211,7 +157,7 @@ impl Query for ReadSync {
         let since = q.since.unwrap_or(0);
         let mut page = SyncPage { head, ..SyncPage::default() };
 
-        let mine = self.my_rooms(tx).await?;
+        let mine = my_rooms(tx, q).await?;
         for m in mine.iter().filter(|m| m.membership == "join") {
             page.following.push(m.room.room_sn);
             page.sizes.push(m.room.joined);
@@ -220,14 +166,14 @@ impl Query for ReadSync {
                 page.moved.push(m.room.room_sn);
             }
         }
-        let mut account_data = self.account_data(tx, head).await?;
+        let mut account_data = account_data(tx, q, head).await?;
         let ignored = account_data.remove(&-1).unwrap_or_default();
         page.ignored = Arc::new(Ignored::of(ignored.first().and_then(|(_, content)| content.as_deref())));
         page.account_data = account_data.remove(&0).unwrap_or_default();
         if q.since == Some(head) && !q.full_state {
             return Ok(page);
         }
-        let changes = self.my_changes(tx).await?;
+        let changes = my_changes(tx, q).await?;
 
         // Which rooms are shown, and how.
         let (mut going_on, mut initial, mut left, mut stripped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -251,14 +197,8 @@ impl Query for ReadSync {
             }
         }
 
-        if let (Some(since), false) = (q.since, initial.is_empty()) {
-            // What was kept for a room before the user came: they were not told of it then.
-            let rooms: Vec<i64> = initial.iter().map(|m| m.room.room_sn).collect();
-            for mut row in tx.query(OLDER_ACCOUNT_DATA, args![&q.user_id, rooms, since]).await? {
-                let (room_sn, kind, content): (i64, String, Option<String>) = (row.get(0)?, row.get(1)?, row.get(2)?);
-                account_data.entry(room_sn).or_default().push((kind, content));
-            }
-        }
+        let new: Vec<i64> = initial.iter().map(|m| m.room.room_sn).collect();
+        older_account_data(tx, q, new, &mut account_data).await?;
 
         let from = if q.full_state { 0 } else { since };
         self.joined(tx, &mut page, going_on, (since, from), &changes, &mut account_data).await?;
@@ -266,7 +206,7 @@ impl Query for ReadSync {
         for (m, from) in left {
             self.left(tx, &mut page, m, from, &mut account_data).await?;
         }
-        Self::stripped(tx, &mut page, stripped).await?;
+        read_stripped(tx, &mut page, stripped).await?;
         if !page.joined.is_empty() {
             let shown = page.joined.iter().map(|r| r.room.room_sn).collect();
             let mut unread = unread::unread(tx, &q.user_id, &page.ignored, shown).await?;
@@ -279,52 +219,6 @@ impl Query for ReadSync {
 }
 
 impl ReadSync {
-    async fn my_rooms<R: Reads>(&self, tx: &mut R) -> Result<Vec<Mine>> {
-        let mut mine = Vec::new();
-        for mut row in tx.query(MY_ROOMS, args![&self.0.user_id]).await? {
-            let room = room_row(&mut row, 0)?;
-            let wanted = self.0.only_rooms.as_ref().is_none_or(|only| only.contains(&room.room_id));
-            if wanted && !self.0.not_rooms.contains(&room.room_id) {
-                mine.push(Mine {
-                    room,
-                    membership: row.get(8)?,
-                    event_sn: row.get(9)?,
-                    pos: row.get(10)?,
-                    forgotten: row.get(11)?,
-                });
-            }
-        }
-        Ok(mine)
-    }
-
-    async fn my_changes<R: Reads>(&self, tx: &mut R) -> Result<HashMap<i64, Change>> {
-        let mut changes = HashMap::new();
-        let Some(since) = self.0.since else { return Ok(changes) };
-        for mut row in tx.query(MY_CHANGES, args![&self.0.user_id, since]).await? {
-            let room_sn: i64 = row.get(0)?;
-            let (pos, membership, prev): (i64, String, Option<String>) = (row.get(1)?, row.get(2)?, row.get(3)?);
-            changes.entry(room_sn).or_insert(Change { prev, log: Vec::new() }).log.push((pos, membership));
-        }
-        Ok(changes)
-    }
-
-    async fn account_data<R: Reads>(
-        &self,
-        tx: &mut R,
-        head: i64,
-    ) -> Result<HashMap<i64, Vec<(String, Option<String>)>>> {
-        let mut by_room = HashMap::<i64, Vec<_>>::new();
-        let since = self.0.since.unwrap_or(0);
-        for mut row in tx.query(ACCOUNT_DATA, args![&self.0.user_id, since, head]).await? {
-            let (room_sn, kind, content): (i64, String, Option<String>) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            // A first sync need not tell of what was deleted before it.
-            if self.0.since.is_some() || content.is_some() {
-                by_room.entry(room_sn).or_default().push((kind, content));
-            }
-        }
-        Ok(by_room)
-    }
-
     /// Rooms that the user is in: the timeline since `low`; of the state, what changed since `state_from`, or all of it
     /// where that is 0.
     async fn joined<R: Reads>(
@@ -334,15 +228,18 @@ impl ReadSync {
         rooms: Vec<Mine>,
         (low, state_from): (i64, i64),
         changes: &HashMap<i64, Change>,
-        account_data: &mut HashMap<i64, Vec<(String, Option<String>)>>,
+        account_data: &mut AccountData,
     ) -> Result<()> {
         if rooms.is_empty() {
             return Ok(());
         }
         let (q, head) = (&self.0, page.head);
         let all: Vec<i64> = rooms.iter().map(|m| m.room.room_sn).collect();
-        let with_news: Vec<(i64, &RoomId)> =
-            rooms.iter().filter(|m| m.room.last_pos > low).map(|m| m.named()).collect::<Result<_>>()?;
+        let with_news: Vec<(i64, &RoomId)> = rooms
+            .iter()
+            .filter(|m| m.room.last_pos > low)
+            .map(|m| Ok((m.room.room_sn, m.id()?)))
+            .collect::<Result<_>>()?;
         let moved: Vec<i64> = with_news.iter().map(|(sn, _)| *sn).collect();
         let whole_state = state_from == 0;
         let state_rooms = if whole_state { &all } else { &moved };
@@ -454,13 +351,13 @@ impl ReadSync {
         page: &mut SyncPage,
         m: Mine,
         from: i64,
-        account_data: &mut HashMap<i64, Vec<(String, Option<String>)>>,
+        account_data: &mut AccountData,
     ) -> Result<()> {
         let sn = m.room.room_sn;
         let mut logs = visibility_logs(tx, &[sn], &self.0.user_id).await?;
         let sieve = Sieve::new(self.0.filter.clone(), Arc::clone(&page.ignored));
         let window = self.0.window((from, m.pos), &sieve);
-        let mut timelines = read_timelines(tx, &[m.named()?], &logs, window).await?;
+        let mut timelines = read_timelines(tx, &[(sn, m.id()?)], &logs, window).await?;
         // Somebody who was never in the room (an invite that was refused) sees the leave and nothing else. Who left and
         // was then banned sees the ban, but not what the room became in between.
         let left_at = logs.get(&sn).and_then(VisibilityLog::left_at);
@@ -518,44 +415,6 @@ impl ReadSync {
             unread: Unread::default(),
             room: m.room,
         });
-        Ok(())
-    }
-
-    async fn stripped<R: Reads>(tx: &mut R, page: &mut SyncPage, rooms: Vec<Mine>) -> Result<()> {
-        if rooms.is_empty() {
-            return Ok(());
-        }
-        let sns: Vec<i64> = rooms.iter().map(|m| m.room.room_sn).collect();
-        let types: Vec<String> = STRIPPED_TYPES.map(str::to_owned).to_vec();
-        let mut by_room = HashMap::<i64, Vec<i64>>::new();
-        let mut wanted: Vec<i64> = rooms.iter().map(|m| m.event_sn).collect();
-        for mut row in tx.query(SENDERS, args![wanted.clone()]).await? {
-            let (room_sn, event_sn): (i64, i64) = (row.get(0)?, row.get(1)?);
-            if !wanted.contains(&event_sn) {
-                by_room.entry(room_sn).or_default().push(event_sn);
-                wanted.push(event_sn);
-            }
-        }
-        for mut row in tx.query(STRIPPED, args![sns, types]).await? {
-            let (room_sn, event_sn): (i64, i64) = (row.get(0)?, row.get(1)?);
-            by_room.entry(room_sn).or_default().push(event_sn);
-            wanted.push(event_sn);
-        }
-        let events: HashMap<i64, StoredEvent> =
-            events_by_sn(tx, wanted).await?.into_iter().map(|e| (e.sn, e)).collect();
-        for m in rooms {
-            let membership = events
-                .get(&m.event_sn)
-                .cloned()
-                .ok_or_else(|| Error::Corrupt(format!("membership event {} is missing", m.event_sn)))?;
-            let state = by_room.remove(&m.room.room_sn).unwrap_or_default();
-            let state = state.iter().filter_map(|sn| events.get(sn).cloned()).collect();
-            let shown = StrippedRoom { membership, state, room: m.room };
-            match m.membership.as_str() {
-                "invite" => page.invited.push(shown),
-                _ => page.knocked.push(shown),
-            }
-        }
         Ok(())
     }
 }
