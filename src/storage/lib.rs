@@ -148,6 +148,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (sync_page::ALL, sync_page::ALL_BULK),
         (sync_page::members::ALL, sync_page::members::ALL_BULK),
         (sync_page::mine::ALL, sync_page::mine::ALL_BULK),
+        (sync_page::shown::ALL, sync_page::shown::ALL_BULK),
         (sync_page::states::ALL, sync_page::states::ALL_BULK),
         (sync_page::stripped::ALL, sync_page::stripped::ALL_BULK),
         (sync_page::summaries::ALL, sync_page::summaries::ALL_BULK),
