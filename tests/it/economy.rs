@@ -17,7 +17,7 @@ async fn cost_of(server: &Server, reader: &Person, rooms: &[String], since: Opti
     } });
     let before = server.work();
     let page = reader.sync(&format!("timeout=0{since}&filter={}", escaped(&filter.to_string()))).await;
-    let sections = ["join", "leave"].map(|section| page["rooms"][section].as_object().map_or(0, |rooms| rooms.len()));
+    let sections = ["join", "leave"].map(|section| page["rooms"][section].as_object().map_or(0, serde_json::Map::len));
     assert_eq!(sections.iter().sum::<usize>(), rooms.len(), "all of them are shown: {page}");
     server.work_since(&before)["sync_page"].statements
 }
