@@ -23,6 +23,7 @@ mod postgres;
 pub mod profiles;
 pub mod refresh;
 pub mod registration_tokens;
+pub mod reports;
 pub mod rooms;
 pub mod sessions;
 mod sqlite;
@@ -45,7 +46,7 @@ pub use error::{Error, Result};
 pub use follow::Changes;
 pub use outbox::{Item, Outbox};
 pub use rooms::{
-    Base, Extremity, MembershipChange, NewAlias, NewEvent, Persisted, Redaction, RoomCommit, RoomHead, RoomRow,
+    Base, Extremity, MembershipChange, Move, NewAlias, NewEvent, Persisted, Redaction, RoomCommit, RoomHead, RoomRow,
     StateChange, Status, StoredEvent, Transaction,
 };
 pub use stream::{SigningKey, Stream};
@@ -67,6 +68,7 @@ pub trait Storage:
     + sessions::Sessions
     + refresh::Refreshes
     + registration_tokens::RegistrationTokens
+    + reports::Reports
     + profiles::Profiles
     + account_data::AccountData
     + filters::Filters
@@ -148,12 +150,16 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (profiles::ALL, profiles::ALL_BULK),
         (refresh::ALL, refresh::ALL_BULK),
         (registration_tokens::ALL, registration_tokens::ALL_BULK),
+        (reports::ALL, reports::ALL_BULK),
         (rooms::ALL, rooms::ALL_BULK),
         (rooms::merge::ALL, rooms::merge::ALL_BULK),
         (sessions::ALL, sessions::ALL_BULK),
         (sync_page::ALL, sync_page::ALL_BULK),
         (sync_page::members::ALL, sync_page::members::ALL_BULK),
+        (sync_page::mine::ALL, sync_page::mine::ALL_BULK),
+        (sync_page::shown::ALL, sync_page::shown::ALL_BULK),
         (sync_page::states::ALL, sync_page::states::ALL_BULK),
+        (sync_page::stripped::ALL, sync_page::stripped::ALL_BULK),
         (sync_page::summaries::ALL, sync_page::summaries::ALL_BULK),
         (sync_page::timelines::ALL, sync_page::timelines::ALL_BULK),
         (timeline::ALL, timeline::ALL_BULK),

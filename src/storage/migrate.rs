@@ -49,6 +49,7 @@ const MIGRATIONS: &[Migration] = &[
     both!("0006_refresh_tokens"),
     both!("0007_unread"),
     both!("0008_indexes"),
+    both!("0009_reports_and_totals"),
     both!("0010_keys"),
 ];
 

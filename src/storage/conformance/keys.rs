@@ -284,10 +284,10 @@ fn who_met_and_who_parted_is_told_from_any_position() {
                 history.rooms.insert(store.head().await.unwrap(), there.clone());
             }
             let now = store.head().await.unwrap();
-            for me in 0..USERS.len() {
+            for (me, name) in USERS.iter().enumerate() {
                 let since = now - random(12) as i64;
                 let since = since.max(*history.rooms.keys().next().unwrap());
-                history.judges(me, (since, now), &store.device_lists(USERS[me], since).await.unwrap());
+                history.judges(me, (since, now), &store.device_lists(name, since).await.unwrap());
             }
         }
     });
