@@ -12,28 +12,37 @@ statements! {
     NOTE = "INSERT INTO device_lists (user_id, pos) VALUES ($1, $2)
         ON CONFLICT (user_id) DO UPDATE SET pos = excluded.pos";
     ROOMS = "SELECT room_sn FROM memberships WHERE user_id = $1 AND membership = 'join'";
-    // Of those whom it may concern: their devices changed; they came, where the reader is, or are where the reader came;
-    // one of the two left; the reader signed a key of theirs. And whether they share a room now.
+    // Of those whom it may concern: their devices changed; they are where the reader came, or were where the reader left;
+    // they came or left where the reader was; the reader signed a key of theirs. And whether they share a room now. Who came
+    // after the reader had left, or left before the reader came, is nobody that they need to know of.
     CHANGED = "WITH mine AS (
             SELECT room_sn FROM memberships WHERE user_id = $1 AND membership = 'join'
         ), moved AS (
-            SELECT room_sn, MAX(CASE WHEN membership = 'join' THEN 1 ELSE 0 END) AS came FROM membership_changes
+            SELECT room_sn, pos, membership = 'join' AS came FROM membership_changes
             WHERE user_id = $1 AND pos > $2
                 AND (membership = 'join' OR prev = 'join') AND (prev IS NULL OR membership <> prev)
-            GROUP BY room_sn
         ), looked_at AS (
             SELECT room_sn FROM mine UNION SELECT room_sn FROM moved
         ), others AS (
             SELECT user_id, 1 AS devices, 0 AS came, 0 AS met, 0 AS signed FROM device_lists WHERE pos > $2
             UNION ALL
-            SELECT m.user_id, 0, v.came, 1, 0 FROM moved v
-                JOIN memberships m ON m.room_sn = v.room_sn AND m.membership = 'join' WHERE m.user_id <> $1
+            SELECT m.user_id, 0, 1, 1, 0 FROM moved v JOIN mine ON mine.room_sn = v.room_sn
+                JOIN memberships m ON m.room_sn = v.room_sn AND m.membership = 'join'
+            WHERE v.came AND m.user_id <> $1
+            UNION ALL
+            SELECT m.user_id, 0, 0, 1, 0 FROM moved v JOIN memberships m ON m.room_sn = v.room_sn
+            WHERE NOT v.came AND m.user_id <> $1 AND 'join' = (
+                SELECT c.membership FROM membership_changes c
+                WHERE c.user_id = m.user_id AND c.room_sn = v.room_sn AND c.pos < v.pos ORDER BY c.pos DESC LIMIT 1)
             UNION ALL
             SELECT c.user_id, 0, CASE WHEN c.membership = 'join' THEN 1 ELSE 0 END, 1, 0 FROM looked_at l
                 JOIN rooms r ON r.room_sn = l.room_sn AND r.touched_pos > $2
                 JOIN membership_changes c ON c.room_sn = l.room_sn AND c.pos > $2
             WHERE c.user_id <> $1
                 AND (c.membership = 'join' OR c.prev = 'join') AND (c.prev IS NULL OR c.membership <> c.prev)
+                AND 'join' = (
+                    SELECT h.membership FROM membership_changes h
+                    WHERE h.user_id = $1 AND h.room_sn = l.room_sn AND h.pos < c.pos ORDER BY h.pos DESC LIMIT 1)
             UNION ALL
             SELECT target_user, 0, 0, 0, 1 FROM key_signatures WHERE signer = $1 AND pos > $2 AND target_user <> $1
         ), each_once AS (
