@@ -117,6 +117,9 @@ each_backend! {
         // All of the state, lazily.
         let page = alice.syncs_with(&format!("&full_state=true&filter={}", escaped(LAZY))).await;
         assert_eq!(told(&page, &room), these(&[&alice]));
+        // Perhaps she had lost what she knew: who is not in that answer is told of again.
+        carol.says(&room, "what was lost?").await;
+        assert_eq!(told(&alice.syncs_lazily().await, &room), these(&[&carol]));
         server.stop().await;
     }
 
