@@ -123,6 +123,23 @@ each_backend! {
         server.stop().await;
     }
 
+    async fn who_left_is_not_told_what_members_became(given: Given) {
+        let (server, [alice, bob, ..], room) = four(given).await;
+        bob.leaves(&room).await;
+        alice.is_called(&room, "Nobody's Business").await;
+        bob.syncs_lazily().await;
+        alice.does("ban", &room, &bob).await;
+        for state in ["state", "state_after"] {
+            let with = format!("&use_state_after={}&filter={}", state == "state_after", escaped(LAZY));
+            let page = bob.sync(&format!("timeout=0&since={}{with}", bob.since())).await;
+            let part = &page["rooms"]["leave"][&room];
+            assert_eq!(part["timeline"]["events"][0]["content"]["membership"], "ban");
+            assert!(members(&part[state]).contains(alice.id.as_str()), "who banned him");
+            assert!(!page.to_string().contains("Nobody's Business"), "{page}");
+        }
+        server.stop().await;
+    }
+
     async fn pages_tell_of_those_who_speak(given: Given) {
         let (server, [alice, bob, carol, _dave], room) = four(given).await;
         let hers = carol.says(&room, "before").await;

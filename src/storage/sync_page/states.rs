@@ -94,7 +94,8 @@ pub(super) async fn read_deltas<R: Reads>(tx: &mut R, showing: Showing<'_>) -> R
     let of_timeline = |room: &i64| showing.timelines.get(room).and_then(|t| t.low).unwrap_or(showing.high);
     let lowest = match showing.whole {
         true => showing.rooms.iter().map(of_timeline).min().unwrap_or(showing.high).min(showing.high),
-        false => showing.low,
+        // Who left before their token, and is told of what was done to them since, is shown what was when they left.
+        false => showing.low.min(showing.high),
     };
     for mut row in tx.query(DELTAS, args![showing.rooms.to_vec(), lowest]).await? {
         let room: i64 = row.get(0)?;
