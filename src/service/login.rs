@@ -23,6 +23,8 @@ use super::{
 };
 
 const WRONG_PASSWORD: &str = "Wrong user name or password";
+/// How often a login is tried whose password is replaced at the same time.
+const TRIES: usize = 3;
 
 impl Accounts {
     /// A session that is to begin, and what its owner will be told.
@@ -82,17 +84,35 @@ impl Accounts {
         let (session, welcome) = self.new_device(device)?;
         let named = self.local_user(user);
         self.limits.account(&named.as_ref().map_or(user, |id| id.as_str()).to_lowercase()).await?;
-        let Some((user_id, hash)) = self.check(named, password).await? else {
-            return Err(Error::forbidden(WRONG_PASSWORD));
-        };
-        match self.storage.login(user_id.as_str(), Some(&hash), session).await? {
-            LoggedIn::Done { again } => {
-                if again {
-                    self.sessions.revoked([&*user_id]);
-                }
-                Ok(Welcome { user_id, session: Some(welcome) })
+        // The hash may be another by the time that the session is to begin: of a new password, or a new one of this.
+        for _ in 0..TRIES {
+            let Some((user_id, hash)) = self.check(named.clone(), password.clone()).await? else { break };
+            let LoggedIn::Done { again } = self.storage.login(user_id.as_str(), Some(&hash), session.clone()).await?
+            else {
+                continue;
+            };
+            if again {
+                self.sessions.revoked([&*user_id]);
             }
-            LoggedIn::Refused => Err(Error::forbidden(WRONG_PASSWORD)),
+            self.renew_hash(&user_id, &hash, password).await;
+            return Ok(Welcome { user_id, session: Some(welcome) });
+        }
+        Err(Error::forbidden(WRONG_PASSWORD))
+    }
+
+    /// Hashes a password that has just proved right at the cost of today. An account whose hash has another cost can be
+    /// told from one that doesn't exist by how long it takes to be refused; so that ends with its next login.
+    async fn renew_hash(&self, user_id: &UserId, old: &str, password: String) {
+        if !self.passwords.is_outdated(old) {
+            return;
+        }
+        let renewed = async {
+            let new = self.passwords.hash(password).await?;
+            Ok::<_, Error>(self.storage.renew_password_hash(user_id.as_str(), old, &new).await?)
+        };
+        // Nobody is kept out for it: there will be another login.
+        if let Err(e) = renewed.await {
+            tracing::debug!(%user_id, error = %e, "a password hash keeps its old cost");
         }
     }
 

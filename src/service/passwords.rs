@@ -80,6 +80,12 @@ impl Passwords {
         Ok(known && same)
     }
 
+    /// Whether a new hash would be made otherwise than this one, as the configuration has changed since.
+    pub fn is_outdated(&self, stored: &str) -> bool {
+        let cost = |params: &Params| (params.m_cost(), params.t_cost(), params.p_cost());
+        Phc::parse(stored).is_none_or(|phc| cost(&phc.params) != cost(&self.cost))
+    }
+
     async fn work<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Vec<Block>) -> Result<T> + Send + 'static,
@@ -201,6 +207,7 @@ mod tests {
         let hash = cheap.hash("correct horse".to_owned()).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=8,t=1,p=1$"));
         assert!(passwords().verify("correct horse".to_owned(), Some(&hash)).await.unwrap());
+        assert!(passwords().is_outdated(&hash) && !cheap.is_outdated(&hash));
     }
 
     #[test]

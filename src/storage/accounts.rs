@@ -18,6 +18,7 @@ statements! {
         VALUES ($1, $2, $3, 0, $4) ON CONFLICT (user_id) DO NOTHING";
     SET_ADMIN = "UPDATE users SET admin = $2 WHERE user_id = $1 AND deactivated = 0";
     SET_PASSWORD = "UPDATE users SET password_hash = $2 WHERE user_id = $1 AND deactivated = 0";
+    RENEW_PASSWORD_HASH = "UPDATE users SET password_hash = $3 WHERE user_id = $1 AND password_hash = $2";
     DEACTIVATE = "UPDATE users SET deactivated = $2, admin = 0, password_hash = NULL \
         WHERE user_id = $1 AND deactivated = 0";
     ERASED = "SELECT user_id, -deactivated FROM users WHERE deactivated < 0";
@@ -81,6 +82,8 @@ pub trait Accounts: Send + Sync {
         keep: Option<&str>,
         ending: Option<Ending>,
     ) -> Answer<'_, bool>;
+    /// Puts another hash of the same password in the place of this one. False: the account has another by now, or none.
+    fn renew_password_hash(&self, user_id: &str, old: &str, new: &str) -> Answer<'_, bool>;
     /// Ends the account and all its sessions; a worker makes the user leave the rooms. The name stays taken. False: no
     /// such active user.
     fn deactivate(&self, user_id: &str, erase: bool, ending: Ending) -> Answer<'_, bool>;
@@ -121,6 +124,10 @@ impl<E: Engine> Accounts for Sql<E> {
             keep: keep.map(ToOwned::to_owned),
             ending,
         })
+    }
+
+    fn renew_password_hash(&self, user_id: &str, old: &str, new: &str) -> Answer<'_, bool> {
+        self.0.write(RenewPasswordHash([user_id, old, new].map(ToOwned::to_owned)))
     }
 
     fn deactivate(&self, user_id: &str, erase: bool, ending: Ending) -> Answer<'_, bool> {
@@ -264,6 +271,22 @@ impl Op for SetPassword {
             sessions::end_all(tx, &self.user_id, self.keep.as_deref(), ending).await?;
         }
         Ok(true)
+    }
+}
+
+struct RenewPasswordHash([String; 3]);
+
+impl Op for RenewPasswordHash {
+    const NAME: &'static str = "renew_password_hash";
+    type Out = bool;
+
+    fn positions(&self) -> u32 {
+        0
+    }
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        let [user_id, old, new] = &self.0;
+        Ok(tx.execute(RENEW_PASSWORD_HASH, args![user_id, old, new]).await? == 1)
     }
 }
 
@@ -453,6 +476,24 @@ mod tests {
             assert!(wakes.contains(&crate::Wake::User("@a:x".into())), "{wakes:?}");
             assert!(wakes.contains(&crate::Wake::Queue(DEVICE_CLEANUP)), "{wakes:?}");
             assert!(!store.set_password("@b:x", "new", None, None).await.unwrap());
+        });
+    }
+
+    #[test]
+    fn a_renewed_hash_never_takes_the_place_of_a_new_password() {
+        each_backend(|store| async move {
+            store.register(user("@a:x"), Some(session("D", 1)), None).await.unwrap();
+            let hash = async || store.user("@a:x").await.unwrap().unwrap().password_hash;
+            assert!(store.renew_password_hash("@a:x", "hash", "renewed").await.unwrap());
+            assert_eq!(hash().await.as_deref(), Some("renewed"));
+            assert!(store.session_by_token([1; 32]).await.unwrap().is_some(), "it is the same password");
+            store.set_password("@a:x", "of another", None, None).await.unwrap();
+            assert!(!store.renew_password_hash("@a:x", "renewed", "again").await.unwrap());
+            assert_eq!(hash().await.as_deref(), Some("of another"));
+            store.deactivate("@a:x", false, ending("j")).await.unwrap();
+            assert!(!store.renew_password_hash("@a:x", "of another", "again").await.unwrap());
+            assert_eq!(hash().await, None);
+            assert!(!store.renew_password_hash("@b:x", "hash", "again").await.unwrap());
         });
     }
 

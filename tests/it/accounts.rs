@@ -329,6 +329,40 @@ each_backend! {
         bob.is_logged_in().await;
     }
 
+    async fn an_old_account_drifts_to_the_cost_of_today(given: Given) {
+        let at_cost = async |memory_kib| {
+            given
+                .server_with(|config| {
+                    config.registration.allow_registration = true;
+                    config.registration.registration_token = Some(hearth::config::Secret::new("friends"));
+                    config.registration.password_hash_memory_kib = memory_kib;
+                    config.registration.password_hash_passes = 1;
+                })
+                .await
+        };
+        let stored = async |cost: &str| {
+            let cost = format!("$argon2id$v=19$m={cost},t=1,p=1$");
+            given.everything_stored().await.windows(cost.len()).any(|part| part == cost.as_bytes())
+        };
+        let server = at_cost(8).await;
+        let auth = json!({ "type": "m.login.registration_token", "token": "friends" });
+        let body = json!({ "username": "alice", "password": PASSWORD, "auth": auth });
+        server.post("/_matrix/client/v3/register", &body).await.ok();
+        server.stop().await;
+
+        let server = at_cost(16).await;
+        try_login(&server, "alice", "wrong", None).await.refused(403, "M_FORBIDDEN");
+        assert!(!stored("16").await, "a guess changes nothing");
+        // Several at once: the first that is through takes nothing from the others.
+        for outcome in futures_util::future::join_all((0..8).map(|_| login(&server, "alice", None))).await {
+            outcome.is_logged_in().await;
+        }
+        assert!(stored("16").await);
+        login(&server, "alice", None).await.is_logged_in().await;
+        try_login(&server, "alice", "wrong", None).await.refused(403, "M_FORBIDDEN");
+        server.stop().await;
+    }
+
     async fn a_deactivated_account_is_over(given: Given) {
         let server = open_server(given).await;
         let (alice, bob) = (register(&server, "alice").await, register(&server, "bob").await);

@@ -13,6 +13,7 @@ mod erased;
 mod frame;
 mod graph;
 mod guards;
+mod lenient;
 mod limits;
 mod limits_of_events;
 mod model;

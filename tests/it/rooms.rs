@@ -139,6 +139,14 @@ each_backend! {
         alice.invites(&room, &bob).await;
         bob.leaves(&room).await;
         assert_eq!(bob.get("/joined_rooms").await.ok()["joined_rooms"], json!([]));
+        // Who has left has left, also if another device says so, or an answer was lost: nothing is written.
+        let last = alice.reads(&room, "messages?dir=b&limit=1").await.ok()["chunk"].clone();
+        bob.leaves(&room).await;
+        bob.asks(&room, "leave", json!({ "reason": "really" })).await.ok();
+        assert_eq!(alice.reads(&room, "messages?dir=b&limit=1").await.ok()["chunk"][0]["event_id"], last[0]["event_id"]);
+        // Who was put out is told so.
+        carol.asks(&room, "leave", json!({})).await.refused(403, "M_FORBIDDEN");
+        alice.asks("!nowhere:test.example", "leave", json!({})).await.refused(404, "M_NOT_FOUND");
 
         alice.asks(&room, "forget", json!({})).await.refused(400, "M_UNKNOWN");
         carol.reads(&room, "messages?dir=b").await.ok();

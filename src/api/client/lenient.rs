@@ -49,6 +49,32 @@ impl<R: IncomingRequest> IncomingRequest for WithContent<R> {
     }
 }
 
+/// A request whose fields may be null where they may be left out: some clients say so of what they have no value for.
+pub(super) struct NullIsAbsent<R>(pub(super) R);
+
+impl<R: Metadata> Metadata for NullIsAbsent<R> {
+    const METHOD: Method = R::METHOD;
+    const RATE_LIMITED: bool = R::RATE_LIMITED;
+    type Authentication = R::Authentication;
+    type PathBuilder = R::PathBuilder;
+    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
+}
+
+impl<R: IncomingRequest> IncomingRequest for NullIsAbsent<R> {
+    type EndpointError = R::EndpointError;
+    type OutgoingResponse = R::OutgoingResponse;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let mut content: Map<String, Value> = serde_json::from_slice(request.body())?;
+        content.retain(|_, value| !value.is_null());
+        let body = serde_json::to_vec(&content)?;
+        R::try_from_http_request_inner(request.map(|_| &body[..]), path_args).map(Self)
+    }
+}
+
 /// A request for messages; one that doesn't say which way goes forward.
 pub(super) struct Messages(pub(super) get_message_events::v3::Request);
 
@@ -101,7 +127,13 @@ impl IncomingRequest for Sync {
 
 #[cfg(test)]
 mod tests {
-    use ruma::api::{Direction, IncomingRequestExt as _, client::membership::join_room_by_id};
+    use ruma::{
+        api::{
+            Direction, IncomingRequestExt as _,
+            client::{membership::join_room_by_id, receipt::create_receipt},
+        },
+        events::receipt::ReceiptThread,
+    };
 
     use super::*;
 
@@ -115,6 +147,19 @@ mod tests {
         assert_eq!(dir("/messages?limit=3"), Direction::Forward);
         assert_eq!(dir("/messages?dir=b"), Direction::Backward);
         assert_eq!(dir("/messages?limit=3&dir=b"), Direction::Backward);
+    }
+
+    #[test]
+    fn a_field_that_is_null_is_not_there() {
+        let thread = |body: &'static str| {
+            let request = http::Request::post("/receipt").body(body.as_bytes()).expect("a request");
+            let args = ["!a:b.c", "m.read", "$event"];
+            NullIsAbsent::<create_receipt::v3::Request>::try_from_http_request(request, &args).map(|r| r.0.thread)
+        };
+        assert_eq!(thread(r#"{"thread_id":null}"#).expect("a good request"), ReceiptThread::Unthreaded);
+        assert_eq!(thread(r#"{"thread_id":"main","x":null}"#).expect("a good request"), ReceiptThread::Main);
+        assert!(thread(r#"{"thread_id":3}"#).is_err());
+        assert!(thread("null").is_err());
     }
 
     #[test]

@@ -15,7 +15,10 @@ use ruma::{
 };
 
 use self::reply::Reply;
-use super::{lenient::Sync, reader};
+use super::{
+    lenient::{NullIsAbsent, Sync},
+    reader,
+};
 use crate::{
     api::{Api, Client, Json, Routes},
     service::{rate_limit::Limited, receipts::Read},
@@ -67,8 +70,12 @@ async fn typing(api: Api, req: Client<create_typing_event::v3::Request>) -> Resu
     Ok(create_typing_event::v3::Response::new())
 }
 
-async fn receipt(api: Api, req: Client<create_receipt::v3::Request>) -> Result<create_receipt::v3::Response> {
-    let body = req.body;
+/// matrix-nio says null where a receipt is about no thread.
+async fn receipt(
+    api: Api,
+    req: Client<NullIsAbsent<create_receipt::v3::Request>>,
+) -> Result<create_receipt::v3::Response> {
+    let NullIsAbsent(body) = req.body;
     let thread = match &body.thread {
         ReceiptThread::Unthreaded => String::new(),
         ReceiptThread::Main => "main".to_owned(),

@@ -70,6 +70,13 @@ impl Intent for SetMembership {
                     return Ok(Wish::Nothing(pdu.event_id.clone()));
                 }
             }
+            // Out is out, whoever asks for it once more. Who was put out learns that it wasn't them.
+            ("leave", Some("leave")) if self.part.sender == target.user => {
+                if let Some((_, pdu)) = current.filter(|(_, pdu)| pdu.sender == target.user) {
+                    return Ok(Wish::Nothing(pdu.event_id.clone()));
+                }
+                return Err(Error::forbidden("You are not in the room"));
+            }
             ("leave", None | Some("leave")) => {
                 return Err(Error::forbidden(format!("{} is not in the room", target.user)));
             }
