@@ -49,6 +49,7 @@ statements! {
     BY_TEXTS = "SELECT t FROM wide WHERE t = ANY($1) ORDER BY t";
     BY_BLOBS = "SELECT b FROM wide WHERE b = ANY($1) ORDER BY b";
     NOT_INTS = "SELECT i FROM wide WHERE i <> ALL($1) ORDER BY i";
+    NEWEST_WIDE = "SELECT i, t FROM wide WHERE i >= $1 AND i < $2 ORDER BY i DESC LIMIT $3";
     TYPES = "SELECT 1 = 1, COUNT(*), CAST(NULL AS BIGINT), 'x' || $1, b FROM wide WHERE t = $1 GROUP BY b";
     LIKES = "SELECT COUNT(*) FROM kv WHERE k LIKE $1";
     FRACTION = "SELECT AVG(i) FROM wide";
@@ -285,6 +286,22 @@ impl Query for Lists {
             column(tx, BY_BLOBS, args![self.blobs.clone()]).await?,
             column(tx, NOT_INTS, args![self.ints.clone()]).await?,
         ))
+    }
+}
+
+/// From, to, and the newest so many.
+struct Newest(Vec<[i64; 3]>);
+
+impl Query for Newest {
+    const NAME: &'static str = "test_newest";
+    const SINGLE: bool = true;
+    type Out = Vec<Vec<(i64, String)>>;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Self::Out> {
+        let rows: Vec<Vec<Value>> = self.0.iter().map(|row| row.map(Value::from).to_vec()).collect();
+        let answers = tx.query_each(NEWEST_WIDE, &rows).await?;
+        let read = |rows: Vec<crate::tx::Row>| rows.into_iter().map(|mut row| Ok((row.get(0)?, row.get(1)?))).collect();
+        answers.into_iter().map(read).collect()
     }
 }
 
@@ -595,6 +612,24 @@ fn lists_are_looked_up_and_may_be_empty() {
         let none = Lists { ints: Vec::new(), texts: Vec::new(), blobs: Vec::new() };
         let (ints, texts, blobs, others) = store.read(none).await.expect("reads");
         assert_eq!((ints.len(), texts.len(), blobs.len(), others.len()), (0, 0, 0, 10));
+    });
+}
+
+#[test]
+fn one_question_is_asked_of_many_rows_at_once() {
+    each_backend(|store| async move {
+        let store = store.prepared().await;
+        let wide = |i: i64| vec![i.into(), format!("t{i}").into(), Value::Blob(None)];
+        store.write(Insert((0..100).map(wide).collect())).await.expect("written");
+        let answers = store.read(Newest(vec![[10, 20, 3], [50, 50, 9], [98, 200, 9], [10, 12, 1], [10, 20, 3]])).await;
+        let answers = answers.expect("reads");
+        let numbers: Vec<Vec<i64>> = answers.iter().map(|rows| rows.iter().map(|(i, _)| *i).collect()).collect();
+        assert_eq!(numbers, [vec![19, 18, 17], vec![], vec![99, 98], vec![11], vec![19, 18, 17]]);
+        assert_eq!(answers[3][0].1, "t11");
+        let many = store.read(Newest((0..1_000).map(|n| [n % 100, 100, 2]).collect())).await.expect("reads");
+        assert!(many.iter().zip(0..).all(|(rows, n)| rows.len() == if n % 100 == 99 { 1 } else { 2 }));
+        assert_eq!(store.work()["test_newest"].statements, 2);
+        assert!(store.read(Newest(Vec::new())).await.expect("asks nothing").is_empty());
     });
 }
 

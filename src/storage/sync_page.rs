@@ -1,68 +1,35 @@
-//! All that one sync shows, read in one snapshot: a fixed number of statements, however many rooms the user is in, and a few
-//! for each that they left.
+//! All that one sync shows, read in one snapshot: a fixed number of statements, however many rooms the user is in or left.
 
 pub(crate) mod members;
+pub(crate) mod mine;
+pub(crate) mod shown;
 pub(crate) mod states;
+pub(crate) mod stripped;
 pub(crate) mod summaries;
 pub(crate) mod timelines;
 
 use std::{collections::HashMap, sync::Arc};
 
-use hearth_core::filter::{Ignored, Sieve};
-use ruma::{RoomId, api::client::filter::RoomEventFilter};
+use hearth_core::filter::Ignored;
+use ruma::api::client::filter::RoomEventFilter;
 
 pub use self::members::{Lazy, Told};
 use self::{
-    members::wanted_members,
-    states::{Showing, read_deltas, read_states},
-    summaries::read_heroes,
-    timelines::{TimelinePart, Window, read_timelines},
+    mine::{AccountData, Change, Mine, account_data, my_changes, my_rooms, older_account_data},
+    shown::{Reading, Shown},
+    stripped::read_stripped,
 };
 use crate::{
-    Error, Result, Sql,
+    Result, Sql,
     ephemeral::Receipt,
-    error::corrupt,
-    rooms::{RoomRow, StoredEvent, room_row},
-    timeline::{VisibilityLog, events_by_sn, redactions_of, visibility_logs},
+    rooms::{RoomRow, StoredEvent},
     tx::{Answer, Engine, Query, Reads, args, statements},
     unread::{self, Unread},
 };
 
 statements! {
     HEAD = "SELECT pos FROM stream_head WHERE id = 1";
-    MY_ROOMS = "SELECT r.room_sn, r.room_id, r.version, r.rev, r.state_root, r.joined, r.invited, r.last_pos,
-        m.membership, m.event_sn, m.pos, m.forgotten
-        FROM memberships m JOIN rooms r ON r.room_sn = m.room_sn WHERE m.user_id = $1";
-    MY_CHANGES = "SELECT room_sn, pos, membership, prev FROM membership_changes
-        WHERE user_id = $1 AND pos > $2 ORDER BY pos";
-    STRIPPED = "SELECT room_sn, event_sn FROM current_state WHERE room_sn = ANY($1) AND state_key = '' AND type = ANY($2)";
-    // Those who invited: without them a client can only show an id.
-    SENDERS = "SELECT c.room_sn, c.event_sn FROM events e JOIN current_state c
-        ON c.room_sn = e.room_sn AND c.type = 'm.room.member' AND c.state_key = e.sender WHERE e.sn = ANY($1)";
-    RECEIPTS = "SELECT room_sn, user_id, type, thread, event_id, ts FROM receipts
-        WHERE room_sn = ANY($1) AND pos > $2 AND pos <= $3 AND (type <> 'm.read.private' OR user_id = $4) ORDER BY pos";
-    OLDER_ACCOUNT_DATA = "SELECT room_sn, type, content FROM account_data
-        WHERE user_id = $1 AND room_sn = ANY($2) AND pos <= $3 AND content IS NOT NULL ORDER BY pos";
-    // And whom the user ignores, changed or not.
-    ACCOUNT_DATA = "SELECT room_sn, type, content, pos FROM account_data WHERE user_id = $1 AND pos > $2 AND pos <= $3
-        UNION ALL SELECT -1, type, content, pos FROM account_data
-            WHERE user_id = $1 AND room_sn = 0 AND type = 'm.ignored_user_list'
-        ORDER BY 4";
 }
-
-/// What somebody who was invited or knocks may know of a room.
-const STRIPPED_TYPES: [&str; 7] = [
-    "m.room.create",
-    "m.room.name",
-    "m.room.avatar",
-    "m.room.topic",
-    "m.room.join_rules",
-    "m.room.canonical_alias",
-    "m.room.encryption",
-];
-
-/// What a client calls a room after.
-const NAMING_TYPES: [&str; 3] = ["m.room.member", "m.room.name", "m.room.canonical_alias"];
 
 /// What a sync asks for.
 #[derive(Clone, Debug)]
@@ -84,12 +51,6 @@ pub struct SyncQuery {
     /// Only these rooms, by id.
     pub only_rooms: Option<Vec<String>>,
     pub not_rooms: Vec<String>,
-}
-
-impl SyncQuery {
-    fn window<'a>(&'a self, (low, high): (i64, i64), sieve: &'a Sieve) -> Window<'a> {
-        Window { user_id: &self.user_id, low, high, limit: self.timeline_limit, sieve }
-    }
 }
 
 /// What a sync shows.
@@ -142,6 +103,17 @@ pub struct RoomSync {
     pub unread: Unread,
 }
 
+impl RoomSync {
+    fn says_something(&self) -> bool {
+        let is_silent = self.timeline.is_empty()
+            && !self.limited
+            && self.state.is_empty()
+            && self.receipts.is_empty()
+            && self.account_data.is_empty();
+        !is_silent
+    }
+}
+
 /// What to call a room, beside the counts of its members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
@@ -171,36 +143,6 @@ impl<E: Engine> SyncPages for Sql<E> {
 
 struct ReadSync(SyncQuery);
 
-/// A room of the user's, before its contents are read.
-struct Mine {
-    room: RoomRow,
-    membership: String,
-    event_sn: i64,
-    pos: i64,
-    forgotten: bool,
-}
-
-impl Mine {
-    fn named(&self) -> Result<(i64, &RoomId)> {
-        let id = <&RoomId>::try_from(self.room.room_id.as_str()).map_err(corrupt)?;
-        Ok((self.room.room_sn, id))
-    }
-}
-
-/// How the user's membership of a room changed since the token.
-struct Change {
-    /// Before the first change.
-    prev: Option<String>,
-    /// What it became, and at which position.
-    log: Vec<(i64, String)>,
-}
-
-impl Change {
-    fn joined(&self) -> bool {
-        self.log.iter().any(|(_, membership)| membership == "join")
-    }
-}
-
 impl Query for ReadSync {
     const NAME: &'static str = "sync_page";
     type Out = SyncPage;
@@ -211,7 +153,7 @@ impl Query for ReadSync {
         let since = q.since.unwrap_or(0);
         let mut page = SyncPage { head, ..SyncPage::default() };
 
-        let mine = self.my_rooms(tx).await?;
+        let mine = my_rooms(tx, q).await?;
         for m in mine.iter().filter(|m| m.membership == "join") {
             page.following.push(m.room.room_sn);
             page.sizes.push(m.room.joined);
@@ -220,53 +162,20 @@ impl Query for ReadSync {
                 page.moved.push(m.room.room_sn);
             }
         }
-        let mut account_data = self.account_data(tx, head).await?;
+        let mut account_data = account_data(tx, q, head).await?;
         let ignored = account_data.remove(&-1).unwrap_or_default();
         page.ignored = Arc::new(Ignored::of(ignored.first().and_then(|(_, content)| content.as_deref())));
         page.account_data = account_data.remove(&0).unwrap_or_default();
         if q.since == Some(head) && !q.full_state {
             return Ok(page);
         }
-        let changes = self.my_changes(tx).await?;
+        let changes = my_changes(tx, q).await?;
 
-        // Which rooms are shown, and how.
-        let (mut going_on, mut initial, mut left, mut stripped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for m in mine {
-            let change = changes.get(&m.room.room_sn);
-            let was = change.map_or(Some(m.membership.as_str()), |c| c.prev.as_deref());
-            match m.membership.as_str() {
-                "join" if q.since.is_some() && was == Some("join") => going_on.push(m),
-                "join" => initial.push(m),
-                "leave" | "ban" if q.since.is_none() && q.include_leave && !m.forgotten => left.push((m, 0)),
-                // Forgotten or not: the user's other devices have to hear that they left.
-                "leave" | "ban" if q.since.is_some() => {
-                    if let Some(c) = change {
-                        // Somebody who joined and left meanwhile sees the room from its beginning, as a joiner does.
-                        let from = if c.joined() && was != Some("join") { 0 } else { since };
-                        left.push((m, from));
-                    }
-                }
-                "invite" | "knock" if m.pos > since => stripped.push(m),
-                _ => {}
-            }
-        }
-
-        if let (Some(since), false) = (q.since, initial.is_empty()) {
-            // What was kept for a room before the user came: they were not told of it then.
-            let rooms: Vec<i64> = initial.iter().map(|m| m.room.room_sn).collect();
-            for mut row in tx.query(OLDER_ACCOUNT_DATA, args![&q.user_id, rooms, since]).await? {
-                let (room_sn, kind, content): (i64, String, Option<String>) = (row.get(0)?, row.get(1)?, row.get(2)?);
-                account_data.entry(room_sn).or_default().push((kind, content));
-            }
-        }
-
-        let from = if q.full_state { 0 } else { since };
-        self.joined(tx, &mut page, going_on, (since, from), &changes, &mut account_data).await?;
-        self.joined(tx, &mut page, initial, (0, 0), &changes, &mut account_data).await?;
-        for (m, from) in left {
-            self.left(tx, &mut page, m, from, &mut account_data).await?;
-        }
-        Self::stripped(tx, &mut page, stripped).await?;
+        let (shown, stripped) = self.choose(mine, head, &changes);
+        let new = shown.iter().filter(|r| r.low == 0 && !r.is_left()).map(|r| r.mine.room.room_sn).collect();
+        older_account_data(tx, q, new, &mut account_data).await?;
+        self.read_shown(tx, &mut page, shown, &changes, account_data).await?;
+        read_stripped(tx, &mut page, stripped).await?;
         if !page.joined.is_empty() {
             let shown = page.joined.iter().map(|r| r.room.room_sn).collect();
             let mut unread = unread::unread(tx, &q.user_id, &page.ignored, shown).await?;
@@ -279,288 +188,60 @@ impl Query for ReadSync {
 }
 
 impl ReadSync {
-    async fn my_rooms<R: Reads>(&self, tx: &mut R) -> Result<Vec<Mine>> {
-        let mut mine = Vec::new();
-        for mut row in tx.query(MY_ROOMS, args![&self.0.user_id]).await? {
-            let room = room_row(&mut row, 0)?;
-            let wanted = self.0.only_rooms.as_ref().is_none_or(|only| only.contains(&room.room_id));
-            if wanted && !self.0.not_rooms.contains(&room.room_id) {
-                mine.push(Mine {
-                    room,
-                    membership: row.get(8)?,
-                    event_sn: row.get(9)?,
-                    pos: row.get(10)?,
-                    forgotten: row.get(11)?,
-                });
-            }
-        }
-        Ok(mine)
-    }
-
-    async fn my_changes<R: Reads>(&self, tx: &mut R) -> Result<HashMap<i64, Change>> {
-        let mut changes = HashMap::new();
-        let Some(since) = self.0.since else { return Ok(changes) };
-        for mut row in tx.query(MY_CHANGES, args![&self.0.user_id, since]).await? {
-            let room_sn: i64 = row.get(0)?;
-            let (pos, membership, prev): (i64, String, Option<String>) = (row.get(1)?, row.get(2)?, row.get(3)?);
-            changes.entry(room_sn).or_insert(Change { prev, log: Vec::new() }).log.push((pos, membership));
-        }
-        Ok(changes)
-    }
-
-    async fn account_data<R: Reads>(
-        &self,
-        tx: &mut R,
-        head: i64,
-    ) -> Result<HashMap<i64, Vec<(String, Option<String>)>>> {
-        let mut by_room = HashMap::<i64, Vec<_>>::new();
-        let since = self.0.since.unwrap_or(0);
-        for mut row in tx.query(ACCOUNT_DATA, args![&self.0.user_id, since, head]).await? {
-            let (room_sn, kind, content): (i64, String, Option<String>) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            // A first sync need not tell of what was deleted before it.
-            if self.0.since.is_some() || content.is_some() {
-                by_room.entry(room_sn).or_default().push((kind, content));
-            }
-        }
-        Ok(by_room)
-    }
-
-    /// Rooms that the user is in: the timeline since `low`; of the state, what changed since `state_from`, or all of it
-    /// where that is 0.
-    async fn joined<R: Reads>(
-        &self,
-        tx: &mut R,
-        page: &mut SyncPage,
-        rooms: Vec<Mine>,
-        (low, state_from): (i64, i64),
-        changes: &HashMap<i64, Change>,
-        account_data: &mut HashMap<i64, Vec<(String, Option<String>)>>,
-    ) -> Result<()> {
-        if rooms.is_empty() {
-            return Ok(());
-        }
-        let (q, head) = (&self.0, page.head);
-        let all: Vec<i64> = rooms.iter().map(|m| m.room.room_sn).collect();
-        let with_news: Vec<(i64, &RoomId)> =
-            rooms.iter().filter(|m| m.room.last_pos > low).map(|m| m.named()).collect::<Result<_>>()?;
-        let moved: Vec<i64> = with_news.iter().map(|(sn, _)| *sn).collect();
-        let whole_state = state_from == 0;
-        let state_rooms = if whole_state { &all } else { &moved };
-
-        // A joiner may not see all of what was before; nor somebody who was away for a while all of what was said then.
-        let mut partly_seen = moved.clone();
-        partly_seen.retain(|sn| low == 0 || changes.contains_key(sn));
-        let mut logs = visibility_logs(tx, &partly_seen, &q.user_id).await?;
-        let sieve = Sieve::new(q.filter.clone(), Arc::clone(&page.ignored));
-        let mut timelines = read_timelines(tx, &with_news, &logs, q.window((low, head), &sieve)).await?;
-        if low == 0 && q.since.is_some() {
-            // Who joined anew knows nothing of what was before, wanted or not.
-            timelines.values_mut().for_each(|t| t.limited |= t.unwanted_before);
-        }
-        let showing = Showing {
-            rooms: state_rooms,
-            low: state_from,
-            high: head,
-            whole: whole_state,
-            after: q.state_after,
-            timelines: &timelines,
-        };
-        let deltas = read_deltas(tx, showing).await?;
-        // Whose members or name changed has to be called otherwise, perhaps.
-        let touched = |m: &&Mine| whole_state || deltas.touch(m.room.room_sn, &NAMING_TYPES, head);
-        let summarised: Vec<(i64, i64)> =
-            rooms.iter().filter(touched).map(|m| (m.room.room_sn, m.room.joined + m.room.invited)).collect();
-        let mut heroes = read_heroes(tx, &summarised, &q.user_id).await?;
-        let members = match &q.lazy {
-            None => None,
-            Some(lazy) => {
-                let mut members = wanted_members(tx, lazy, &timelines, &heroes, whole_state).await?;
-                for m in rooms.iter().filter(|_| whole_state) {
-                    members.entry(m.room.room_sn).or_default().insert(q.user_id.clone(), m.event_sn);
+    /// Which rooms are shown, and how much of them; and of which no more than a stranger may know.
+    fn choose(&self, mine: Vec<Mine>, head: i64, changes: &HashMap<i64, Change>) -> (Vec<Shown>, Vec<Mine>) {
+        let q = &self.0;
+        let since = q.since.unwrap_or(0);
+        let (mut shown, mut stripped) = (Vec::new(), Vec::new());
+        for mine in mine {
+            let change = changes.get(&mine.room.room_sn);
+            let was = change.map_or(Some(mine.membership.as_str()), |c| c.prev.as_deref());
+            let was_in = q.since.is_some() && was == Some("join");
+            match mine.membership.as_str() {
+                "join" => {
+                    let low = if was_in { since } else { 0 };
+                    let state_from = if q.full_state { 0 } else { low };
+                    shown.push(Shown { mine, low, high: head, state_from });
                 }
-                Some(members)
-            }
-        };
-        let mut states = read_states(tx, showing, &deltas, members.as_ref()).await?;
-        let mut receipts = HashMap::<i64, Vec<Receipt>>::new();
-        for mut row in tx.query(RECEIPTS, args![all, low, head, &q.user_id]).await? {
-            let receipt = Receipt {
-                room_sn: row.get(0)?,
-                user_id: row.get(1)?,
-                receipt_type: row.get(2)?,
-                thread: row.get(3)?,
-                event_id: row.get(4)?,
-                ts: row.get(5)?,
-            };
-            receipts.entry(receipt.room_sn).or_default().push(receipt);
-        }
-        let in_states = states.values().flat_map(|s| &s.events);
-        let shown: Vec<&StoredEvent> = timelines.values().flat_map(|t| &t.events).chain(in_states).collect();
-        let mut because = HashMap::<i64, Vec<StoredEvent>>::new();
-        for redaction in redactions_of(tx, shown).await? {
-            because.entry(redaction.room_sn).or_default().push(redaction);
-        }
-        for m in rooms {
-            let sn = m.room.room_sn;
-            let timeline = timelines.remove(&sn).unwrap_or_default();
-            let state = states.remove(&sn).unwrap_or_default();
-            let receipts = receipts.remove(&sn).unwrap_or_default();
-            let account_data = account_data.remove(&sn).unwrap_or_default();
-            let shown = !(timeline.events.is_empty()
-                && !timeline.limited
-                && state.events.is_empty()
-                && receipts.is_empty()
-                && account_data.is_empty());
-            if low == 0 || q.full_state || shown {
-                // Who is in the room since before the token was a member all along, but for the changes.
-                let membership = match logs.remove(&sn) {
-                    Some(log) => log.membership,
-                    None => {
-                        let since = changes.get(&sn).map(|c| c.log.clone()).unwrap_or_default();
-                        std::iter::once((0, "join".to_owned())).chain(since).collect()
+                "leave" | "ban" => {
+                    let is_wanted = match q.since {
+                        None => q.include_leave && !mine.forgotten,
+                        // Forgotten or not: the user's other devices have to hear that they left.
+                        Some(_) => change.is_some(),
+                    };
+                    // Somebody who joined and left meanwhile sees the room from its beginning, as a joiner does.
+                    let from = if change.is_some_and(Change::joined) && !was_in { 0 } else { since };
+                    if is_wanted {
+                        shown.push(Shown { low: from, high: mine.pos, state_from: from, mine });
                     }
-                };
-                let told = members.as_ref().and_then(|members| members.get(&sn));
-                let changed = deltas.members(sn, head).filter(|_| !whole_state && q.lazy.is_some());
-                let summary = summarised.iter().any(|(room, _)| *room == sn).then(|| {
-                    let heroes = heroes.remove(&sn).unwrap_or_default();
-                    Summary { heroes: heroes.into_iter().map(|(user, _)| user).collect() }
-                });
-                page.joined.push(RoomSync {
-                    told: told.into_iter().flat_map(HashMap::keys).cloned().chain(changed.map(str::to_owned)).collect(),
-                    summary,
-                    membership,
-                    initial: low == 0,
-                    limited: timeline.limited,
-                    start: start_of(&timeline, head),
-                    timeline: timeline.events,
-                    state: state.events,
-                    replaced: state.replaced,
-                    because: because.remove(&sn).unwrap_or_default(),
-                    receipts,
-                    account_data,
-                    unread: Unread::default(),
-                    room: m.room,
-                });
+                }
+                "invite" | "knock" if mine.pos > since => stripped.push(mine),
+                _ => {}
             }
         }
-        Ok(())
+        (shown, stripped)
     }
 
-    /// A room that the user left: up to the leave.
-    async fn left<R: Reads>(
+    async fn read_shown<R: Reads>(
         &self,
         tx: &mut R,
         page: &mut SyncPage,
-        m: Mine,
-        from: i64,
-        account_data: &mut HashMap<i64, Vec<(String, Option<String>)>>,
+        rooms: Vec<Shown>,
+        changes: &HashMap<i64, Change>,
+        mut account_data: AccountData,
     ) -> Result<()> {
-        let sn = m.room.room_sn;
-        let mut logs = visibility_logs(tx, &[sn], &self.0.user_id).await?;
-        let sieve = Sieve::new(self.0.filter.clone(), Arc::clone(&page.ignored));
-        let window = self.0.window((from, m.pos), &sieve);
-        let mut timelines = read_timelines(tx, &[m.named()?], &logs, window).await?;
-        // Somebody who was never in the room (an invite that was refused) sees the leave and nothing else. Who left and
-        // was then banned sees the ban, but not what the room became in between.
-        let left_at = logs.get(&sn).and_then(VisibilityLog::left_at);
-        let was_in = left_at.is_some();
-        if let Some(timeline) = timelines.get_mut(&sn) {
-            match left_at {
-                // Also where anybody may read on: that is not what they left.
-                Some(until) => timeline.events.retain(|e| {
-                    e.pos.is_some_and(|pos| pos <= until) || logs.get(&sn).is_some_and(|l| l.is_own(e, &self.0.user_id))
-                }),
-                None => {
-                    timeline.events.retain(|e| e.sn == m.event_sn);
-                    timeline.limited = timeline.events.is_empty();
-                }
-            }
-        }
-        let mut states = HashMap::new();
-        if was_in {
-            let showing = Showing {
-                rooms: &[sn],
-                low: from,
-                high: left_at.unwrap_or(m.pos),
-                whole: from == 0,
-                after: self.0.state_after,
-                timelines: &timelines,
-            };
-            let deltas = read_deltas(tx, showing).await?;
-            let members = match &self.0.lazy {
-                None => None,
-                Some(lazy) => {
-                    let mut members = wanted_members(tx, lazy, &timelines, &HashMap::new(), true).await?;
-                    members.entry(sn).or_default().insert(self.0.user_id.clone(), m.event_sn);
-                    Some(members)
-                }
-            };
-            states = read_states(tx, showing, &deltas, members.as_ref()).await?;
-        }
-        let timeline = timelines.remove(&sn).unwrap_or_default();
-        let state = states.remove(&sn).unwrap_or_default();
-        let because = redactions_of(tx, timeline.events.iter().chain(&state.events)).await?;
-        let membership = logs.remove(&sn).unwrap_or_default().membership;
-        page.left.push(RoomSync {
-            told: Vec::new(),
-            summary: None,
-            membership,
-            initial: from == 0,
-            limited: timeline.limited,
-            start: start_of(&timeline, m.pos),
-            timeline: timeline.events,
-            state: state.events,
-            replaced: state.replaced,
-            because,
-            receipts: Vec::new(),
-            account_data: account_data.remove(&sn).unwrap_or_default(),
-            unread: Unread::default(),
-            room: m.room,
-        });
-        Ok(())
-    }
-
-    async fn stripped<R: Reads>(tx: &mut R, page: &mut SyncPage, rooms: Vec<Mine>) -> Result<()> {
-        if rooms.is_empty() {
-            return Ok(());
-        }
-        let sns: Vec<i64> = rooms.iter().map(|m| m.room.room_sn).collect();
-        let types: Vec<String> = STRIPPED_TYPES.map(str::to_owned).to_vec();
-        let mut by_room = HashMap::<i64, Vec<i64>>::new();
-        let mut wanted: Vec<i64> = rooms.iter().map(|m| m.event_sn).collect();
-        for mut row in tx.query(SENDERS, args![wanted.clone()]).await? {
-            let (room_sn, event_sn): (i64, i64) = (row.get(0)?, row.get(1)?);
-            if !wanted.contains(&event_sn) {
-                by_room.entry(room_sn).or_default().push(event_sn);
-                wanted.push(event_sn);
-            }
-        }
-        for mut row in tx.query(STRIPPED, args![sns, types]).await? {
-            let (room_sn, event_sn): (i64, i64) = (row.get(0)?, row.get(1)?);
-            by_room.entry(room_sn).or_default().push(event_sn);
-            wanted.push(event_sn);
-        }
-        let events: HashMap<i64, StoredEvent> =
-            events_by_sn(tx, wanted).await?.into_iter().map(|e| (e.sn, e)).collect();
-        for m in rooms {
-            let membership = events
-                .get(&m.event_sn)
-                .cloned()
-                .ok_or_else(|| Error::Corrupt(format!("membership event {} is missing", m.event_sn)))?;
-            let state = by_room.remove(&m.room.room_sn).unwrap_or_default();
-            let state = state.iter().filter_map(|sn| events.get(sn).cloned()).collect();
-            let shown = StrippedRoom { membership, state, room: m.room };
-            match m.membership.as_str() {
-                "invite" => page.invited.push(shown),
-                _ => page.knocked.push(shown),
+        let reading = Reading { q: &self.0, head: page.head, ignored: Arc::clone(&page.ignored), changes };
+        let mut contents = reading.read(tx, &rooms).await?;
+        for room in rooms {
+            let account_data = account_data.remove(&room.mine.room.room_sn).unwrap_or_default();
+            let is_left = room.is_left();
+            let shown = reading.shown(room, &mut contents, account_data);
+            if is_left {
+                page.left.push(shown);
+            } else if shown.initial || self.0.full_state || shown.says_something() {
+                page.joined.push(shown);
             }
         }
         Ok(())
     }
-}
-
-/// The boundary before a timeline: that of its first event, else behind what came before it.
-fn start_of(timeline: &TimelinePart, end: i64) -> (i64, i64) {
-    timeline.start.unwrap_or((timeline.low.unwrap_or(end).saturating_add(1), i64::MIN))
 }

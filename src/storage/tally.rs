@@ -10,7 +10,7 @@ use std::{
 pub struct Work {
     /// How often it ran; each run is in one transaction, or on one snapshot.
     pub runs: u64,
-    /// The statements of its runs, without BEGIN and COMMIT.
+    /// The statements of its runs, without BEGIN and COMMIT. One that is run for many rows at once counts once.
     pub statements: u64,
 }
 

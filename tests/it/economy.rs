@@ -2,12 +2,25 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may say so in any way")]
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{
-    each_backend,
-    people::{Person, event_id, open_server, timeline},
+    Server, each_backend,
+    people::{Person, escaped, event_id, open_server, timeline},
 };
+
+/// What it takes to tell somebody of these rooms, after a token or from the beginning.
+async fn cost_of(server: &Server, reader: &Person, rooms: &[String], since: Option<&str>, timeline: Value) -> u64 {
+    let since = since.map(|since| format!("&since={since}")).unwrap_or_default();
+    let filter = json!({ "room": {
+        "rooms": rooms, "include_leave": true, "timeline": timeline, "state": { "lazy_load_members": true },
+    } });
+    let before = server.work();
+    let page = reader.sync(&format!("timeout=0{since}&filter={}", escaped(&filter.to_string()))).await;
+    let sections = ["join", "leave"].map(|section| page["rooms"][section].as_object().map_or(0, serde_json::Map::len));
+    assert_eq!(sections.iter().sum::<usize>(), rooms.len(), "all of them are shown: {page}");
+    server.work_since(&before)["sync_page"].statements
+}
 
 each_backend! {
     async fn a_message_is_one_transaction_and_those_who_follow_read_nothing(given: Given) {
@@ -73,5 +86,61 @@ each_backend! {
         assert_eq!(event_id(&alice.sends(&room, "1", "hi").await), first);
         let work = server.work_since(&before);
         assert_eq!((work["persist"].runs, work["persist"].statements), (1, 1), "{work:?}");
+    }
+
+    async fn a_sync_asks_no_more_often_for_many_rooms_than_for_one(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let mut rooms = Vec::new();
+        for _ in 0..5 {
+            let room = alice.opens_a_room().await;
+            bob.joins(&room).await;
+            rooms.push(room);
+        }
+        bob.syncs().await;
+        let in_all = bob.since();
+        let busy = async |n: u32| {
+            for room in &rooms {
+                for _ in 0..n {
+                    bob.says(room, "hello").await;
+                }
+                let what_for = alice.says(room, "what for?").await;
+                alice.redacts(room, &what_for).await.ok();
+            }
+        };
+        let costs_the_same = async |since: Option<&str>, timeline: Value| {
+            let one = cost_of(&server, &bob, &rooms[..1], since, timeline.clone()).await;
+            let all = cost_of(&server, &bob, &rooms, since, timeline).await;
+            assert_eq!(one, all, "since {since:?}");
+        };
+        let few = || json!({ "limit": 5 });
+        // Of these some are looked for beyond the newest events.
+        let hers = || json!({ "limit": 1, "senders": [alice.id] });
+
+        busy(15).await;
+        for since in [None, Some(in_all.as_str())] {
+            costs_the_same(since, few()).await;
+            costs_the_same(since, hers()).await;
+        }
+        for room in &rooms {
+            bob.leaves(room).await;
+        }
+        bob.syncs().await;
+        let in_none = bob.since();
+        for since in [None, Some(in_all.as_str())] {
+            costs_the_same(since, few()).await;
+            costs_the_same(since, hers()).await;
+        }
+        // And those which they came to in between and left again, or are new in.
+        for room in &rooms {
+            bob.joins(room).await;
+        }
+        costs_the_same(Some(&in_none), few()).await;
+        costs_the_same(Some(&in_all), few()).await;
+        for room in &rooms {
+            bob.leaves(room).await;
+        }
+        costs_the_same(Some(&in_none), few()).await;
+        server.stop().await;
     }
 }

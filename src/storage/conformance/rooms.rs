@@ -637,6 +637,36 @@ fn an_invite_shows_what_a_stranger_may_know() {
 }
 
 #[test]
+fn many_nameless_rooms_are_asked_after_at_once() {
+    each_backend(|store| async move {
+        let mut rooms = Vec::new();
+        for name in ["a", "b", "c"] {
+            let mut room = store.makes_room(name).await;
+            // Those who came first are gone.
+            for what in ["join", "leave"] {
+                let passers_by: Vec<Made> = (0..35).map(|n| membership(ALICE, &format!("@{n}:x"), what)).collect();
+                store.says(&mut room, &passers_by).await;
+            }
+            store.says(&mut room, &[membership(BOB, BOB, "join")]).await;
+            store.says(&mut room, &[membership(ALICE, "@carol:x", "invite")]).await;
+            rooms.push(room);
+        }
+        let cost_of = async |rooms: &[Room]| {
+            let only_rooms = Some(rooms.iter().map(|room| room.id.clone()).collect());
+            let before = store.work()["sync_page"].statements;
+            let page = store.sync_page(SyncQuery { only_rooms, ..from_now_on(BOB, None) }).await.unwrap();
+            assert_eq!(page.joined.len(), rooms.len());
+            for room in page.joined {
+                assert_eq!(room.summary.unwrap().heroes, [ALICE, "@carol:x"]);
+            }
+            store.work()["sync_page"].statements - before
+        };
+        store.syncs(BOB, None).await;
+        assert_eq!(cost_of(&rooms[..1]).await, cost_of(&rooms).await);
+    });
+}
+
+#[test]
 fn rooms_can_be_chosen() {
     each_backend(|store| async move {
         store.makes_room("a").await;

@@ -107,6 +107,21 @@ impl PgRead {
     pub(super) fn new(session: Session, single: bool) -> Self {
         Self { session, single, statements: 0, fault: None }
     }
+
+    fn may_look(&mut self, stmt: Stmt) -> Result<()> {
+        self.statements += 1;
+        if self.single && self.statements > 1 {
+            return Err(Error::Internal(format!("{}: a second statement in a read announced as single", stmt.name)));
+        }
+        Ok(())
+    }
+
+    fn remember<T>(&mut self, outcome: Result<T, Fault>) -> Result<T> {
+        outcome.map_err(|fault| {
+            self.fault.get_or_insert_with(|| fault.clone());
+            fault.into_error()
+        })
+    }
 }
 
 impl Reads for PgRead {
@@ -115,13 +130,14 @@ impl Reads for PgRead {
     }
 
     async fn query(&mut self, stmt: Stmt, args: &[Value]) -> Result<Vec<Row>> {
-        self.statements += 1;
-        if self.single && self.statements > 1 {
-            return Err(Error::Internal(format!("{}: a second statement in a read announced as single", stmt.name)));
-        }
-        self.session.query(stmt, args).await.map_err(|fault| {
-            self.fault.get_or_insert_with(|| fault.clone());
-            fault.into_error()
-        })
+        self.may_look(stmt)?;
+        let outcome = self.session.query(stmt, args).await;
+        self.remember(outcome)
+    }
+
+    async fn query_each(&mut self, stmt: Stmt, rows: &[Vec<Value>]) -> Result<Vec<Vec<Row>>> {
+        self.may_look(stmt)?;
+        let outcome = self.session.query_each(stmt, rows).await;
+        self.remember(outcome)
     }
 }

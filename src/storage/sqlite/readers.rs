@@ -58,12 +58,12 @@ impl SqliteRead {
         if self.single { Ok(()) } else { self.session.control("BEGIN DEFERRED") }
     }
 
-    fn look(&mut self, stmt: Stmt, args: &[Value]) -> Result<Vec<Row>> {
+    fn may_look(&mut self, stmt: Stmt) -> Result<()> {
         self.statements += 1;
         if self.single && self.statements > 1 {
             return Err(Error::Internal(format!("{}: a second statement in a read announced as single", stmt.name)));
         }
-        self.session.query(stmt, args)
+        Ok(())
     }
 }
 
@@ -73,6 +73,10 @@ impl Reads for SqliteRead {
     }
 
     fn query(&mut self, stmt: Stmt, args: &[Value]) -> impl Future<Output = Result<Vec<Row>>> + Send {
-        std::future::ready(self.look(stmt, args))
+        std::future::ready(self.may_look(stmt).and_then(|()| self.session.query(stmt, args)))
+    }
+
+    fn query_each(&mut self, stmt: Stmt, rows: &[Vec<Value>]) -> impl Future<Output = Result<Vec<Vec<Row>>>> + Send {
+        std::future::ready(self.may_look(stmt).and_then(|()| self.session.query_each(stmt, rows)))
     }
 }

@@ -83,21 +83,24 @@ impl Session {
 
     pub(super) fn query(&mut self, stmt: Stmt, args: &[Value]) -> Result<Vec<Row>> {
         self.statements += 1;
-        let mut prepared = self.prepare(stmt, args)?;
-        let columns = prepared.column_count();
-        let fault = |e| error(stmt.name, &e);
-        let mut rows = prepared.raw_query();
-        let mut out = Vec::new();
-        while let Some(row) = rows.next().map_err(fault)? {
-            let cells = (0..columns).map(|i| cell(stmt, i, row.get_ref(i).map_err(fault)?)).collect::<Result<_>>()?;
-            out.push(Row::new(stmt, cells));
+        rows_of(stmt, &mut self.prepare(stmt)?, args)
+    }
+
+    /// One statement, prepared once.
+    pub(super) fn query_each(&mut self, stmt: Stmt, rows: &[Vec<Value>]) -> Result<Vec<Vec<Row>>> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(out)
+        self.statements += 1;
+        let mut prepared = self.prepare(stmt)?;
+        rows.iter().map(|args| rows_of(stmt, &mut prepared, args)).collect()
     }
 
     pub(super) fn execute(&mut self, stmt: Stmt, args: &[Value]) -> Result<u64> {
         self.statements += 1;
-        let changed = self.prepare(stmt, args)?.raw_execute().map_err(|e| error(stmt.name, &e))?;
+        let mut prepared = self.prepare(stmt)?;
+        bind(stmt.name, &mut prepared, args)?;
+        let changed = prepared.raw_execute().map_err(|e| error(stmt.name, &e))?;
         Ok(changed as u64)
     }
 
@@ -125,11 +128,9 @@ impl Session {
         self.conn.prepare(&bulk_text(bulk)).map(|_| ()).map_err(|e| error(bulk.name, &e))
     }
 
-    fn prepare(&mut self, stmt: Stmt, args: &[Value]) -> Result<CachedStatement<'_>> {
+    fn prepare(&mut self, stmt: Stmt) -> Result<CachedStatement<'_>> {
         let text = self.texts.entry(place(stmt.name)).or_insert_with(|| translate(stmt.sql).into());
-        let mut prepared = self.conn.prepare_cached(text).map_err(|e| error(stmt.name, &e))?;
-        bind(stmt.name, &mut prepared, args)?;
-        Ok(prepared)
+        self.conn.prepare_cached(text).map_err(|e| error(stmt.name, &e))
     }
 }
 
@@ -168,6 +169,19 @@ fn bind(name: &'static str, stmt: &mut CachedStatement<'_>, args: &[Value]) -> R
         .map_err(|e| error(name, &e))?;
     }
     Ok(())
+}
+
+fn rows_of(stmt: Stmt, prepared: &mut CachedStatement<'_>, args: &[Value]) -> Result<Vec<Row>> {
+    bind(stmt.name, prepared, args)?;
+    let columns = prepared.column_count();
+    let fault = |e| error(stmt.name, &e);
+    let mut rows = prepared.raw_query();
+    let mut out = Vec::new();
+    while let Some(row) = rows.next().map_err(fault)? {
+        let cells = (0..columns).map(|i| cell(stmt, i, row.get_ref(i).map_err(fault)?)).collect::<Result<_>>()?;
+        out.push(Row::new(stmt, cells));
+    }
+    Ok(out)
 }
 
 fn array<T>(list: &[T], value: impl Fn(&T) -> SqliteValue) -> Rc<Vec<SqliteValue>> {

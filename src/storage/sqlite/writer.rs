@@ -202,6 +202,10 @@ impl SqliteTx {
         Ok(())
     }
 
+    fn about_to_run(&mut self, stmt: Stmt) -> Result<()> {
+        if stmt.reads { Ok(()) } else { self.about_to_write() }
+    }
+
     fn remember<T>(&mut self, outcome: Result<T>) -> Result<T> {
         if let (None, Err(error)) = (&self.failed, &outcome) {
             self.failed = Some(error.clone());
@@ -216,8 +220,12 @@ impl Reads for SqliteTx {
     }
 
     fn query(&mut self, stmt: Stmt, args: &[Value]) -> impl Future<Output = Result<Vec<Row>>> + Send {
-        let ready = if stmt.reads { Ok(()) } else { self.about_to_write() };
-        let outcome = ready.and_then(|()| self.session.query(stmt, args));
+        let outcome = self.about_to_run(stmt).and_then(|()| self.session.query(stmt, args));
+        std::future::ready(self.remember(outcome))
+    }
+
+    fn query_each(&mut self, stmt: Stmt, rows: &[Vec<Value>]) -> impl Future<Output = Result<Vec<Vec<Row>>>> + Send {
+        let outcome = self.about_to_run(stmt).and_then(|()| self.session.query_each(stmt, rows));
         std::future::ready(self.remember(outcome))
     }
 }

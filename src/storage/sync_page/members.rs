@@ -34,14 +34,14 @@ pub struct Lazy {
 /// By room: members, with the number of their current membership event.
 pub(super) type Members = HashMap<i64, HashMap<String, i64>>;
 
-/// The members who have to be told of beside these timelines and heroes; in rooms that are shown `whole`, also if they
+/// The members who have to be told of beside these timelines and heroes; in rooms that are shown `afresh`, also if they
 /// were told of before.
 pub(super) async fn wanted_members<R: Reads>(
     tx: &mut R,
     lazy: &Lazy,
     timelines: &HashMap<i64, TimelinePart>,
     heroes: &HashMap<i64, Heroes>,
-    whole: bool,
+    afresh: &HashSet<i64>,
 ) -> Result<Members> {
     #[derive(Deserialize)]
     struct Sent<'a> {
@@ -49,7 +49,7 @@ pub(super) async fn wanted_members<R: Reads>(
         sender: Cow<'a, str>,
     }
     let known = |room: &i64, user: &str| {
-        !whole && !lazy.redundant && lazy.told.get(room).is_some_and(|told| told.contains(user))
+        !lazy.redundant && !afresh.contains(room) && lazy.told.get(room).is_some_and(|told| told.contains(user))
     };
     let mut by_sender = HashMap::<(i64, Cow<'_, str>), i64>::new();
     for event in timelines.values().flat_map(|t| &t.events) {

@@ -12,7 +12,7 @@ use crate::{
 
 statements! {
     DELTAS = "SELECT room_sn, pos, type, state_key, event_sn, prev_sn FROM current_state_delta
-        WHERE room_sn = ANY($1) AND pos > $2 ORDER BY room_sn, pos";
+        WHERE room_sn = $1 AND pos > $2 ORDER BY pos";
     STATES = "SELECT room_sn, type, state_key, event_sn FROM current_state WHERE room_sn = ANY($1)";
     // In two ranges of the key, so that no member is looked at.
     STATES_BUT_MEMBERS = "SELECT room_sn, type, state_key, event_sn FROM current_state
@@ -56,23 +56,37 @@ impl Deltas {
 /// Which states are shown.
 #[derive(Clone, Copy)]
 pub(super) struct Showing<'a> {
-    pub(super) rooms: &'a [i64],
-    /// What changed after this position,
-    pub(super) low: i64,
-    /// and up to this one;
-    pub(super) high: i64,
-    /// or all of it.
-    pub(super) whole: bool,
-    /// As it is after the timeline, not before.
+    pub(super) rooms: &'a [StateSpan],
+    /// As they are after the timelines, not before.
     pub(super) after: bool,
     pub(super) timelines: &'a HashMap<i64, TimelinePart>,
 }
 
+/// How much of a room's state is shown.
+pub(super) struct StateSpan {
+    pub(super) room_sn: i64,
+    /// What changed after this position; if this is 0, all of it,
+    pub(super) low: i64,
+    /// as it was here.
+    pub(super) high: i64,
+}
+
+impl StateSpan {
+    fn is_whole(&self) -> bool {
+        self.low == 0
+    }
+}
+
 impl Showing<'_> {
+    /// Where the timeline begins.
+    fn timeline_of(&self, room: &StateSpan) -> i64 {
+        let low = self.timelines.get(&room.room_sn).and_then(|t| t.low);
+        low.unwrap_or(room.high).min(room.high)
+    }
+
     /// Between this position and the timeline nothing changes.
-    fn start(&self, room: i64) -> i64 {
-        let low = self.timelines.get(&room).and_then(|t| t.low);
-        if self.after { self.high } else { low.unwrap_or(self.high).min(self.high) }
+    fn start(&self, room: &StateSpan) -> i64 {
+        if self.after { room.high } else { self.timeline_of(room) }
     }
 }
 
@@ -87,17 +101,11 @@ pub(super) struct StatePart {
 /// The changes that decide what is shown.
 pub(super) async fn read_deltas<R: Reads>(tx: &mut R, showing: Showing<'_>) -> Result<Deltas> {
     let mut deltas = Deltas::default();
-    if showing.rooms.is_empty() {
-        return Ok(deltas);
-    }
-    // Of a whole state, only what changed from the timelines on has to be undone.
-    let of_timeline = |room: &i64| showing.timelines.get(room).and_then(|t| t.low).unwrap_or(showing.high);
-    let lowest = match showing.whole {
-        true => showing.rooms.iter().map(of_timeline).min().unwrap_or(showing.high).min(showing.high),
-        // Who left before their token, and is told of what was done to them since, is shown what was when they left.
-        false => showing.low.min(showing.high),
-    };
-    for mut row in tx.query(DELTAS, args![showing.rooms.to_vec(), lowest]).await? {
+    // Of a whole state, only what changed from the timeline on has to be undone. Who left before their token, and is told
+    // of what was done to them since, is shown what was when they left.
+    let from = |room: &StateSpan| if room.is_whole() { showing.timeline_of(room) } else { room.low.min(room.high) };
+    let asked: Vec<_> = showing.rooms.iter().map(|room| args![room.room_sn, from(room)].to_vec()).collect();
+    for mut row in tx.query_each(DELTAS, &asked).await?.into_iter().flatten() {
         let room: i64 = row.get(0)?;
         let (pos, key, event, prev) = (row.get(1)?, (row.get(2)?, row.get(3)?), row.get(4)?, row.get(5)?);
         deltas.0.entry(room).or_default().push(Delta { pos, key, event, prev });
@@ -119,9 +127,10 @@ pub(super) async fn read_states<R: Reads>(
         return Ok(parts);
     }
     let mut states = HashMap::<i64, BTreeMap<Key, Option<i64>>>::new();
-    if showing.whole {
+    let whole: Vec<i64> = showing.rooms.iter().filter(|room| room.is_whole()).map(|room| room.room_sn).collect();
+    if !whole.is_empty() {
         let stmt = if lazy.is_some() { STATES_BUT_MEMBERS } else { STATES };
-        for mut row in tx.query(stmt, args![showing.rooms.to_vec()]).await? {
+        for mut row in tx.query(stmt, args![whole]).await? {
             let room: i64 = row.get(0)?;
             states.entry(room).or_default().insert((row.get(1)?, row.get(2)?), Some(row.get(3)?));
         }
@@ -136,23 +145,23 @@ pub(super) async fn read_states<R: Reads>(
     let mut wanted = HashSet::new();
     let mut replaced = HashMap::<i64, Vec<(i64, i64)>>::new();
     for room in showing.rooms {
-        let start = showing.start(*room);
-        let timeline = showing.timelines.get(room);
+        let (room_sn, start) = (room.room_sn, showing.start(room));
+        let timeline = showing.timelines.get(&room_sn);
         let in_timeline: HashSet<i64> = timeline.iter().flat_map(|t| t.events.iter().map(|e| e.sn)).collect();
-        let state = states.entry(*room).or_default();
-        let members = lazy.and_then(|lazy| lazy.get(room));
+        let state = states.entry(room_sn).or_default();
+        let members = lazy.and_then(|lazy| lazy.get(&room_sn));
         let is_lazy = |key: &Key| members.is_some_and(|members| is_member(key) && members.contains_key(&key.1));
         let mut undone = HashSet::new();
-        for d in deltas.of(*room) {
+        for d in deltas.of(room_sn) {
             if let (Some(event), Some(prev)) = (d.event, d.prev)
                 && in_timeline.contains(&event)
             {
-                replaced.entry(*room).or_default().push((event, prev));
+                replaced.entry(room_sn).or_default().push((event, prev));
                 wanted.insert(prev);
             }
             // What the state holds as it is now.
-            let is_now = if showing.whole && !(lazy.is_some() && is_member(&d.key)) { true } else { is_lazy(&d.key) };
-            if showing.whole && !is_now {
+            let is_now = room.is_whole() && !(lazy.is_some() && is_member(&d.key)) || is_lazy(&d.key);
+            if room.is_whole() && !is_now {
                 continue;
             }
             if d.pos <= start {
@@ -166,7 +175,7 @@ pub(super) async fn read_states<R: Reads>(
                 state.insert(d.key.clone(), d.prev);
             }
             // Became current without being in the timeline.
-            if d.pos <= showing.high && d.event.is_none_or(|event| !in_timeline.contains(&event)) {
+            if d.pos <= room.high && d.event.is_none_or(|event| !in_timeline.contains(&event)) {
                 state.insert(d.key.clone(), d.event);
             }
         }
@@ -174,12 +183,12 @@ pub(super) async fn read_states<R: Reads>(
     }
     let events: HashMap<i64, StoredEvent> =
         events_by_sn(tx, wanted.into_iter().collect()).await?.into_iter().map(|e| (e.sn, e)).collect();
-    for room in showing.rooms {
-        let state = states.remove(room).unwrap_or_default();
+    for room in showing.rooms.iter().map(|room| room.room_sn) {
+        let state = states.remove(&room).unwrap_or_default();
         let state = state.into_values().flatten().filter_map(|sn| events.get(&sn).cloned()).collect();
-        let replaced = replaced.remove(room).unwrap_or_default();
+        let replaced = replaced.remove(&room).unwrap_or_default();
         let replaced = replaced.into_iter().filter_map(|(event, prev)| Some((event, events.get(&prev)?.clone())));
-        parts.insert(*room, StatePart { events: state, replaced: replaced.collect() });
+        parts.insert(room, StatePart { events: state, replaced: replaced.collect() });
     }
     Ok(parts)
 }

@@ -25,7 +25,7 @@ statements! {
         FROM w JOIN current_state_delta d ON d.room_sn = w.room_sn AND d.pos <= w.top AND d.type = 'm.room.member'
             JOIN memberships m ON m.user_id = d.state_key AND m.room_sn = d.room_sn
         GROUP BY m.room_sn, m.user_id, m.membership, m.event_sn ORDER BY MIN(d.pos)";
-    SOME_MEMBERS = "SELECT user_id, event_sn FROM memberships WHERE room_sn = $1 AND membership = $2 LIMIT 6";
+    SOME_MEMBERS = "SELECT room_sn, user_id, event_sn FROM memberships WHERE room_sn = $1 AND membership = $2 LIMIT 6";
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync_response-200_roomsummary>
@@ -34,14 +34,14 @@ const HEROES: usize = 5;
 /// Some other members of a room, with their membership events.
 pub(super) type Heroes = Vec<(String, i64)>;
 
-/// Of each of these rooms (by number, and how many are in it or invited) that has no name: those whom a client may call
-/// it after. Never the user.
+/// Those whom a client may call each of these rooms after (by number, and how many are in it or invited), if it has no
+/// name. Never the user.
 pub(super) async fn read_heroes<R: Reads>(
     tx: &mut R,
     rooms: &[(i64, i64)],
     user_id: &str,
 ) -> Result<HashMap<i64, Heroes>> {
-    let mut heroes = HashMap::<i64, Heroes>::new();
+    let mut heroes: HashMap<i64, Heroes> = rooms.iter().map(|(sn, _)| (*sn, Heroes::new())).collect();
     if rooms.is_empty() {
         return Ok(heroes);
     }
@@ -74,22 +74,24 @@ pub(super) async fn read_heroes<R: Reads>(
             list.push((user, event_sn));
         }
     }
-    for (sn, members) in unnamed {
-        let list = heroes.entry(sn).or_default();
+    // Where most of those who came first are gone.
+    let lacking = |(sn, members): &&(i64, i64)| {
         let others = usize::try_from(members - 1).unwrap_or_default();
-        if list.len() < others.min(HEROES) {
-            // Most of those who came first are gone.
-            for membership in ["join", "invite"] {
-                for mut row in tx.query(SOME_MEMBERS, args![sn, membership]).await? {
-                    let (user, event_sn): (String, i64) = (row.get(0)?, row.get(1)?);
-                    if list.len() < HEROES && user != user_id && list.iter().all(|(hero, _)| *hero != user) {
-                        list.push((user, event_sn));
-                    }
-                }
-            }
+        heroes.get(sn).map_or(0, Vec::len) < others.min(HEROES)
+    };
+    let some = |(sn, _): &(i64, i64)| ["join", "invite"].map(|membership| args![*sn, membership].to_vec());
+    let asked: Vec<_> = unnamed.iter().filter(lacking).flat_map(some).collect();
+    for mut row in tx.query_each(SOME_MEMBERS, &asked).await?.into_iter().flatten() {
+        let (room_sn, user, event_sn): (i64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let list = heroes.entry(room_sn).or_default();
+        if list.len() < HEROES && user != user_id && list.iter().all(|(hero, _)| *hero != user) {
+            list.push((user, event_sn));
         }
+    }
+    for (sn, gone) in gone {
+        let list = heroes.entry(sn).or_default();
         if list.is_empty() {
-            list.extend(gone.remove(&sn).unwrap_or_default());
+            *list = gone;
         }
     }
     Ok(heroes)

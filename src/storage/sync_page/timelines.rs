@@ -14,20 +14,7 @@ use crate::{
 };
 
 statements! {
-    // The newest $4 events of each room after $2, and whether there are more: the scalar finds the event before them.
-    TIMELINES = "WITH w AS MATERIALIZED (
-            SELECT r.room_sn, COALESCE((
-                SELECT b.pos FROM events b
-                WHERE b.room_sn = r.room_sn AND b.topo > $2 AND b.topo <= $3 AND b.pos IS NOT NULL
-                ORDER BY b.topo DESC LIMIT 1 OFFSET $4
-            ), $2) AS low
-            FROM rooms r WHERE r.room_sn = ANY($1)
-        )
-        SELECT e.sn, e.room_sn, e.event_id, e.pos, e.topo, e.topo_minor, e.status, e.state_before, e.state_after,
-            e.device_id, e.txn_id, e.redacted_by, e.json, w.low
-        FROM w JOIN events e ON e.room_sn = w.room_sn AND e.topo > w.low AND e.topo <= $3 AND e.pos IS NOT NULL
-        ORDER BY e.room_sn, e.topo DESC";
-    OLDER = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
+    NEWEST = "SELECT sn, room_sn, event_id, pos, topo, topo_minor, status, state_before, state_after, device_id, txn_id,
         redacted_by, json FROM events
         WHERE room_sn = $1 AND topo > $2 AND topo <= $3 AND pos IS NOT NULL ORDER BY topo DESC LIMIT $4";
 }
@@ -37,16 +24,23 @@ const MOST_LOOKED_AT: i64 = 4_000;
 
 /// What is looked for.
 #[derive(Clone, Copy)]
-pub(super) struct Window<'a> {
+pub(super) struct Wanted<'a> {
     pub(super) user_id: &'a str,
-    /// After this position,
-    pub(super) low: i64,
-    /// and up to this one,
-    pub(super) high: i64,
-    /// the newest so many
+    /// The newest so many of each room
     pub(super) limit: i64,
     /// of these.
     pub(super) sieve: &'a Sieve,
+}
+
+/// Where it is looked for.
+#[derive(Clone, Copy)]
+pub(super) struct Span<'a> {
+    pub(super) room_sn: i64,
+    pub(super) room_id: &'a RoomId,
+    /// After this position,
+    pub(super) low: i64,
+    /// and up to this one.
+    pub(super) high: i64,
 }
 
 /// The newest events of a room.
@@ -65,35 +59,40 @@ pub(super) struct TimelinePart {
 
 /// The search for a room's events, from the newest back.
 struct Search<'a> {
-    room_id: &'a RoomId,
+    span: Span<'a>,
+    /// If the user may not see all of the room, what decides it.
     log: Option<&'a VisibilityLog>,
     part: TimelinePart,
     /// What is newer was looked at.
     high: i64,
-    /// How many events it may take next.
+    /// How many events it may look at next.
     chunk: i64,
     over: bool,
 }
 
 impl<'a> Search<'a> {
+    fn new(span: Span<'a>, log: Option<&'a VisibilityLog>, chunk: i64) -> Self {
+        Self { span, log, part: TimelinePart::default(), high: span.high, chunk, over: false }
+    }
+
     /// Takes the next older events. Older ones have positions up to `before`.
-    fn take(&mut self, events: Vec<StoredEvent>, before: i64, window: &Window<'_>) -> Result<()> {
-        let part = &mut self.part;
-        let limit = usize::try_from(window.limit).unwrap_or_default();
+    fn take(&mut self, events: Vec<StoredEvent>, before: i64, wanted: Wanted<'_>) -> Result<()> {
+        let (span, part) = (&self.span, &mut self.part);
+        let limit = usize::try_from(wanted.limit).unwrap_or_default();
         let mut last = None;
         for event in events {
             let pos = event.pos.unwrap_or(event.topo);
             if let Some(log) = self.log
-                && !log.sees(&event, window.user_id)
+                && !log.sees(&event, wanted.user_id)
             {
                 // What is left is a run without gaps to its end. Is there more that can be paged to?
-                part.limited = log.shows_any(window.low, pos);
+                part.limited = log.shows_any(span.low, pos);
                 part.low = Some(pos);
                 self.over = true;
                 return Ok(());
             }
             last = Some((event.topo, event.topo_minor));
-            if !window.sieve.passes(self.room_id, &event.json).map_err(corrupt)? {
+            if !wanted.sieve.passes(span.room_id, &event.json).map_err(corrupt)? {
                 part.unwanted_before = true;
                 continue;
             }
@@ -111,8 +110,8 @@ impl<'a> Search<'a> {
         if part.events.is_empty() {
             part.low = Some(before);
         }
-        self.over = before <= window.low || part.events.len() == limit;
-        part.limited = before > window.low;
+        self.over = before <= span.low || part.events.len() == limit;
+        part.limited = before > span.low;
         if !self.over {
             // Should the search end here, a page goes on from here.
             part.start = last.or(part.start);
@@ -121,59 +120,61 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Rooms by number and id; of those that somebody may not see all of, what decides it.
+/// Looks a step further back in each of these rooms. How many events were looked at.
+async fn look<R: Reads>(tx: &mut R, searches: &mut [&mut Search<'_>], wanted: Wanted<'_>) -> Result<i64> {
+    // One more than is looked at: where the next step begins.
+    let each = |s: &&mut Search<'_>| args![s.span.room_sn, s.span.low, s.high, s.chunk + 1].to_vec();
+    let found = tx.query_each(NEWEST, &searches.iter().map(each).collect::<Vec<_>>()).await?;
+    let mut count = 0;
+    for (search, rows) in searches.iter_mut().zip(found) {
+        let mut events = rows.into_iter().map(|mut row| stored_event(&mut row, 0)).collect::<Result<Vec<_>>>()?;
+        let chunk = usize::try_from(search.chunk).unwrap_or_default();
+        let before = events.get(chunk).map_or(search.span.low, |e| e.topo);
+        events.truncate(chunk);
+        count += i64::try_from(events.len()).unwrap_or(i64::MAX);
+        search.take(events, before, wanted)?;
+    }
+    Ok(count)
+}
+
+/// The timelines of these rooms; of those that somebody may not see all of, what decides it. All rooms are searched at
+/// once, in steps, which with a narrow filter are some, however many rooms there are.
 pub(super) async fn read_timelines<R: Reads>(
     tx: &mut R,
-    rooms: &[(i64, &RoomId)],
+    spans: &[Span<'_>],
     logs: &HashMap<i64, VisibilityLog>,
-    window: Window<'_>,
+    wanted: Wanted<'_>,
 ) -> Result<HashMap<i64, TimelinePart>> {
+    let (limit, sieve) = (wanted.limit, wanted.sieve);
+    // With room for some that are not wanted, so that for most rooms one step is enough.
+    let chunk = if sieve.is_open() { limit } else { limit + limit / 2 + 10 };
     let mut parts = HashMap::<i64, TimelinePart>::new();
-    let mut wanted = Vec::new();
-    for (sn, id) in rooms {
+    let mut searches = Vec::new();
+    for span in spans {
         // These have events, but none is wanted.
-        if window.limit == 0 || window.sieve.is_shut(id) {
-            let limited = window.limit == 0;
-            parts.insert(*sn, TimelinePart { limited, low: Some(window.high), ..TimelinePart::default() });
+        if limit == 0 || sieve.is_shut(span.room_id) {
+            let part = TimelinePart { limited: limit == 0, low: Some(span.high), ..TimelinePart::default() };
+            parts.insert(span.room_sn, part);
         } else {
-            wanted.push(*sn);
+            searches.push(Search::new(*span, logs.get(&span.room_sn), chunk));
         }
     }
-    if wanted.is_empty() {
-        return Ok(parts);
-    }
-    let limit = window.limit;
-    // With room for some that are not wanted, so that for most rooms one look is enough.
-    let chunk = if window.sieve.is_open() { limit } else { limit + limit / 2 + 10 };
-    let mut first = HashMap::<i64, (Vec<StoredEvent>, i64)>::new();
-    for mut row in tx.query(TIMELINES, args![wanted, window.low, window.high, chunk]).await? {
-        let event = stored_event(&mut row, 0)?;
-        let before: i64 = row.get(13)?;
-        first.entry(event.room_sn).or_insert((Vec::new(), before)).0.push(event);
-    }
-    let mut budget = MOST_LOOKED_AT;
-    for (sn, room_id) in rooms {
-        let Some((events, before)) = first.remove(sn) else { continue };
-        let log = logs.get(sn);
-        let part = TimelinePart::default();
-        let mut search = Search { room_id, log, part, high: window.high, chunk: 100, over: false };
-        search.take(events, before, &window)?;
-        while !search.over && budget > 0 {
-            let most = search.chunk.min(budget);
-            let rows = tx.query(OLDER, args![*sn, window.low, search.high, most]).await?;
-            let events = rows.into_iter().map(|mut row| stored_event(&mut row, 0)).collect::<Result<Vec<_>>>()?;
-            let count = i64::try_from(events.len()).unwrap_or(i64::MAX);
-            let before = match events.last() {
-                Some(last) if count == most => last.pos.unwrap_or(last.topo) - 1,
-                _ => window.low,
-            };
-            search.take(events, before, &window)?;
-            budget -= count;
-            search.chunk = search.chunk.saturating_mul(2);
+    look(tx, &mut searches.iter_mut().collect::<Vec<_>>(), wanted).await?;
+    let (mut step, mut budget) = (100, MOST_LOOKED_AT);
+    loop {
+        let mut going_on: Vec<&mut Search<'_>> = searches.iter_mut().filter(|s| !s.over).collect();
+        going_on.truncate(usize::try_from(budget).unwrap_or_default());
+        let Some(share) = i64::try_from(going_on.len()).ok().and_then(|rooms| budget.checked_div(rooms)) else { break };
+        for search in &mut going_on {
+            search.chunk = share.min(step);
         }
+        budget -= look(tx, &mut going_on, wanted).await?;
+        step *= 2;
+    }
+    for search in searches {
         let mut part = search.part;
         part.events.reverse();
-        parts.insert(*sn, part);
+        parts.insert(search.span.room_sn, part);
     }
     Ok(parts)
 }

@@ -1,0 +1,260 @@
+//! The contents of the rooms that a sync shows. A room that goes on, one that is new and one that was left differ in how
+//! much of them is asked for, not in how; so all are read at once.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use hearth_core::filter::{Ignored, Sieve};
+
+use super::{
+    RoomSync, Summary, SyncQuery,
+    members::{Members, wanted_members},
+    mine::{Change, Mine},
+    states::{Deltas, Showing, StatePart, StateSpan, read_deltas, read_states},
+    summaries::{Heroes, read_heroes},
+    timelines::{Span, TimelinePart, Wanted, read_timelines},
+};
+use crate::{
+    Result,
+    ephemeral::Receipt,
+    rooms::StoredEvent,
+    timeline::{VisibilityLog, redactions_of, visibility_logs},
+    tx::{Reads, args, statements},
+    unread::Unread,
+};
+
+statements! {
+    RECEIPTS = "SELECT room_sn, user_id, type, thread, event_id, ts FROM receipts
+        WHERE room_sn = ANY($1) AND pos > $2 AND pos <= $3 AND (type <> 'm.read.private' OR user_id = $4) ORDER BY pos";
+}
+
+/// What a client calls a room after.
+const NAMING_TYPES: [&str; 3] = ["m.room.member", "m.room.name", "m.room.canonical_alias"];
+
+/// A room that is shown, and how much of it.
+pub(super) struct Shown {
+    pub(super) mine: Mine,
+    /// The timeline after this position,
+    pub(super) low: i64,
+    /// and up to this one.
+    pub(super) high: i64,
+    /// Of the state, what changed after this position; all of it where this is 0.
+    pub(super) state_from: i64,
+}
+
+impl Shown {
+    fn sn(&self) -> i64 {
+        self.mine.room.room_sn
+    }
+
+    fn span(&self) -> Result<Span<'_>> {
+        Ok(Span { room_sn: self.sn(), room_id: self.mine.id()?, low: self.low, high: self.high })
+    }
+
+    pub(super) fn is_left(&self) -> bool {
+        self.mine.membership != "join"
+    }
+
+    fn has_news(&self) -> bool {
+        self.mine.room.last_pos > self.low
+    }
+
+    fn is_whole(&self) -> bool {
+        self.state_from == 0
+    }
+}
+
+/// Who reads what.
+pub(super) struct Reading<'a> {
+    pub(super) q: &'a SyncQuery,
+    pub(super) head: i64,
+    pub(super) ignored: Arc<Ignored>,
+    pub(super) changes: &'a HashMap<i64, Change>,
+}
+
+/// What was read, by room.
+pub(super) struct Contents {
+    logs: HashMap<i64, VisibilityLog>,
+    timelines: HashMap<i64, TimelinePart>,
+    deltas: Deltas,
+    heroes: HashMap<i64, Heroes>,
+    /// If they are loaded lazily.
+    members: Option<Members>,
+    states: HashMap<i64, StatePart>,
+    receipts: HashMap<i64, Vec<Receipt>>,
+    because: HashMap<i64, Vec<StoredEvent>>,
+}
+
+impl Reading<'_> {
+    pub(super) async fn read<R: Reads>(&self, tx: &mut R, rooms: &[Shown]) -> Result<Contents> {
+        // A joiner may not see all of what was before; nor somebody who was away for a while all of what was said then.
+        let partly_seen = |r: &&Shown| r.has_news() && (r.low == 0 || self.changes.contains_key(&r.sn()));
+        let partly_seen: Vec<i64> = rooms.iter().filter(partly_seen).map(Shown::sn).collect();
+        let logs = visibility_logs(tx, &partly_seen, &self.q.user_id).await?;
+        let timelines = self.timelines(tx, rooms, &logs).await?;
+        let spans: Vec<StateSpan> = rooms.iter().filter_map(|r| state_span(r, logs.get(&r.sn()))).collect();
+        let showing = Showing { rooms: &spans, after: self.q.state_after, timelines: &timelines };
+        let deltas = read_deltas(tx, showing).await?;
+        let heroes = self.heroes(tx, rooms, &deltas).await?;
+        let members = self.members(tx, rooms, &timelines, &heroes).await?;
+        let states = read_states(tx, showing, &deltas, members.as_ref()).await?;
+        let receipts = self.receipts(tx, rooms).await?;
+        let in_states = states.values().flat_map(|s| &s.events);
+        let shown = timelines.values().flat_map(|t| &t.events).chain(in_states);
+        let mut because = HashMap::<i64, Vec<StoredEvent>>::new();
+        for redaction in redactions_of(tx, shown).await? {
+            because.entry(redaction.room_sn).or_default().push(redaction);
+        }
+        Ok(Contents { logs, timelines, deltas, heroes, members, states, receipts, because })
+    }
+
+    async fn timelines<R: Reads>(
+        &self,
+        tx: &mut R,
+        rooms: &[Shown],
+        logs: &HashMap<i64, VisibilityLog>,
+    ) -> Result<HashMap<i64, TimelinePart>> {
+        let sieve = Sieve::new(self.q.filter.clone(), Arc::clone(&self.ignored));
+        let wanted = Wanted { user_id: &self.q.user_id, limit: self.q.timeline_limit, sieve: &sieve };
+        let with_news = rooms.iter().filter(|r| r.has_news());
+        let spans: Vec<Span<'_>> = with_news.map(Shown::span).collect::<Result<_>>()?;
+        let mut timelines = read_timelines(tx, &spans, logs, wanted).await?;
+        for room in rooms {
+            let Some(timeline) = timelines.get_mut(&room.sn()) else { continue };
+            if room.is_left() {
+                end_at_the_leave(timeline, &room.mine, logs.get(&room.sn()), &self.q.user_id);
+            } else if room.low == 0 && self.q.since.is_some() {
+                // Who joined anew knows nothing of what was before, wanted or not.
+                timeline.limited |= timeline.unwanted_before;
+            }
+        }
+        Ok(timelines)
+    }
+
+    /// Of the rooms that have to be called otherwise, perhaps: those whose members or name changed.
+    async fn heroes<R: Reads>(&self, tx: &mut R, rooms: &[Shown], deltas: &Deltas) -> Result<HashMap<i64, Heroes>> {
+        let touched = |r: &&Shown| r.is_whole() || deltas.touch(r.sn(), &NAMING_TYPES, self.head);
+        let touched = rooms.iter().filter(|r| !r.is_left()).filter(touched);
+        let touched: Vec<(i64, i64)> = touched.map(|r| (r.sn(), r.mine.room.joined + r.mine.room.invited)).collect();
+        read_heroes(tx, &touched, &self.q.user_id).await
+    }
+
+    async fn members<R: Reads>(
+        &self,
+        tx: &mut R,
+        rooms: &[Shown],
+        timelines: &HashMap<i64, TimelinePart>,
+        heroes: &HashMap<i64, Heroes>,
+    ) -> Result<Option<Members>> {
+        let Some(lazy) = &self.q.lazy else { return Ok(None) };
+        let afresh = || rooms.iter().filter(|r| r.is_left() || r.is_whole());
+        let sns: HashSet<i64> = afresh().map(Shown::sn).collect();
+        let mut members = wanted_members(tx, lazy, timelines, heroes, &sns).await?;
+        for room in afresh() {
+            members.entry(room.sn()).or_default().insert(self.q.user_id.clone(), room.mine.event_sn);
+        }
+        Ok(Some(members))
+    }
+
+    /// Of the rooms that the user is in: one statement for those that go on, one for the new.
+    async fn receipts<R: Reads>(&self, tx: &mut R, rooms: &[Shown]) -> Result<HashMap<i64, Vec<Receipt>>> {
+        let mut by_low = BTreeMap::<i64, Vec<i64>>::new();
+        for room in rooms.iter().filter(|r| !r.is_left()) {
+            by_low.entry(room.low).or_default().push(room.sn());
+        }
+        let mut receipts = HashMap::<i64, Vec<Receipt>>::new();
+        for (low, rooms) in by_low {
+            for mut row in tx.query(RECEIPTS, args![rooms, low, self.head, &self.q.user_id]).await? {
+                let receipt = Receipt {
+                    room_sn: row.get(0)?,
+                    user_id: row.get(1)?,
+                    receipt_type: row.get(2)?,
+                    thread: row.get(3)?,
+                    event_id: row.get(4)?,
+                    ts: row.get(5)?,
+                };
+                receipts.entry(receipt.room_sn).or_default().push(receipt);
+            }
+        }
+        Ok(receipts)
+    }
+
+    /// The room with what was read of it.
+    pub(super) fn shown(
+        &self,
+        room: Shown,
+        contents: &mut Contents,
+        account_data: Vec<(String, Option<String>)>,
+    ) -> RoomSync {
+        let sn = room.sn();
+        let told = if room.is_left() { Vec::new() } else { self.told(&room, contents) };
+        let timeline = contents.timelines.remove(&sn).unwrap_or_default();
+        let state = contents.states.remove(&sn).unwrap_or_default();
+        // Who is in the room since before the token was a member all along, but for the changes.
+        let membership = match contents.logs.remove(&sn) {
+            Some(log) => log.membership,
+            None => {
+                let since = self.changes.get(&sn).map(|c| c.log.clone()).unwrap_or_default();
+                std::iter::once((0, "join".to_owned())).chain(since).collect()
+            }
+        };
+        let summary = contents.heroes.remove(&sn);
+        let summary = summary.map(|heroes| Summary { heroes: heroes.into_iter().map(|(user, _)| user).collect() });
+        RoomSync {
+            initial: room.low == 0,
+            limited: timeline.limited,
+            start: start_of(&timeline, room.high),
+            timeline: timeline.events,
+            state: state.events,
+            replaced: state.replaced,
+            because: contents.because.remove(&sn).unwrap_or_default(),
+            membership,
+            told,
+            summary,
+            receipts: contents.receipts.remove(&sn).unwrap_or_default(),
+            account_data,
+            unread: Unread::default(),
+            room: room.mine.room,
+        }
+    }
+
+    /// If members are loaded lazily: of whom the room tells.
+    fn told(&self, room: &Shown, contents: &Contents) -> Vec<String> {
+        let Some(members) = &contents.members else { return Vec::new() };
+        let loaded = members.get(&room.sn()).into_iter().flat_map(HashMap::keys).cloned();
+        let changed = contents.deltas.members(room.sn(), self.head).filter(|_| !room.is_whole());
+        loaded.chain(changed.map(str::to_owned)).collect()
+    }
+}
+
+/// Somebody who was never in the room (an invite that was refused) sees the leave and nothing else. Who left and was then
+/// banned sees the ban, but not what the room became in between.
+fn end_at_the_leave(timeline: &mut TimelinePart, mine: &Mine, log: Option<&VisibilityLog>, user_id: &str) {
+    match log.and_then(VisibilityLog::left_at) {
+        // Also where anybody may read on: that is not what they left.
+        Some(until) => timeline
+            .events
+            .retain(|e| e.pos.is_some_and(|pos| pos <= until) || log.is_some_and(|log| log.is_own(e, user_id))),
+        None => {
+            timeline.events.retain(|e| e.sn == mine.event_sn);
+            timeline.limited = timeline.events.is_empty();
+        }
+    }
+}
+
+/// How much of the state is shown, if any.
+fn state_span(room: &Shown, log: Option<&VisibilityLog>) -> Option<StateSpan> {
+    let high = match room.is_left() {
+        true => log.and_then(VisibilityLog::left_at)?,
+        false => room.high,
+    };
+    let shown = room.is_whole() || room.has_news();
+    shown.then_some(StateSpan { room_sn: room.sn(), low: room.state_from, high })
+}
+
+/// The boundary before a timeline: that of its first event, else behind what came before it.
+fn start_of(timeline: &TimelinePart, end: i64) -> (i64, i64) {
+    timeline.start.unwrap_or((timeline.low.unwrap_or(end).saturating_add(1), i64::MIN))
+}
