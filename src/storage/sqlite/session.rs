@@ -285,7 +285,7 @@ mod tests {
         for limit in [1, 2, 100_000, 3] {
             session.query(FIRST, args![limit]).expect("no rows");
         }
-        let prepared = session.prepare(FIRST, args![1]).expect("a statement");
+        let prepared = session.prepare(FIRST).expect("a statement");
         assert_eq!(prepared.get_status(StatementStatus::RePrepare), 0);
     }
 
