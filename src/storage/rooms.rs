@@ -7,7 +7,9 @@ use std::sync::Arc;
 use hearth_core::event::Pdu;
 
 use crate::{
-    Error, Result, Sql, directory, timeline,
+    Error, Result, Sql, directory,
+    outbox::{self, NewItem},
+    timeline,
     tx::{Answer, Engine, Message, Op, Query, Reads, Row, Tx, Value, Wake, args, statements},
     unread::{self, Notice},
 };
@@ -180,6 +182,8 @@ pub struct RoomCommit {
     pub publish: bool,
     /// The room that takes over the aliases and the place in the directory.
     pub successor: Option<i64>,
+    /// Who joins by it and was perhaps in the room before.
+    pub moves: Vec<Move>,
     pub now_ms: i64,
 }
 
@@ -267,6 +271,17 @@ pub struct Redaction {
 pub struct NewAlias {
     pub alias: String,
     pub creator: String,
+}
+
+/// The outbox queue of those who joined the successor of a room. The payload is a [`Move`].
+pub const MOVES: &str = "room_moves";
+
+/// Somebody joins a room that says which room it comes after.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Move {
+    pub user_id: String,
+    pub from: String,
+    pub to: String,
 }
 
 /// What became of a [`RoomCommit`].
@@ -515,6 +530,7 @@ impl Op for Persist {
         if let Some(successor) = c.successor {
             directory::hand_over(tx, c.room_sn, successor).await?;
         }
+        self.moves(tx, &positions).await?;
         match (self.message(), &positions[..]) {
             (Some(event), [pos]) => tx.message(Message {
                 pos: *pos,
@@ -693,6 +709,17 @@ impl Persist {
             tx.insert_rows(INSERT_MEMBERSHIP_CHANGES, &member_log).await?;
         }
         Ok((joined, invited))
+    }
+
+    async fn moves<T: Tx>(&self, tx: &mut T, positions: &[i64]) -> Result<()> {
+        let c = &self.0;
+        let last = positions.last().copied().unwrap_or_default();
+        let mut items = Vec::with_capacity(c.moves.len());
+        for (i, moves) in c.moves.iter().enumerate() {
+            let payload = serde_json::to_string(moves).map_err(|e| Error::Internal(e.to_string()))?;
+            items.push(NewItem { id: format!("{MOVES}-{last}-{i}"), payload, due_ms: c.now_ms });
+        }
+        outbox::enqueue(tx, MOVES, items).await
     }
 
     async fn redactions<T: Tx>(&self, tx: &mut T) -> Result<()> {

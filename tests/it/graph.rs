@@ -56,6 +56,11 @@ fn key(kind: &str, state_key: &str) -> Key {
     (kind.to_owned(), state_key.to_owned())
 }
 
+/// What Bob may change. The level at which the room is closed is named, so that it is no other.
+fn levels_of_events() -> Value {
+    json!({ "m.room.power_levels": 50, "m.room.tombstone": 50 })
+}
+
 fn member(name: &str) -> Key {
     key("m.room.member", user(name).as_str())
 }
@@ -142,7 +147,7 @@ impl House {
         }
         let mut power_levels = Map::new();
         power_levels.insert("users".into(), users.into());
-        power_levels.insert("events".into(), json!({ "m.room.power_levels": 50 }));
+        power_levels.insert("events".into(), levels_of_events());
         let wish = CreateRoom {
             version: Some(version.clone()),
             preset: Some(Preset::Public),
@@ -247,7 +252,7 @@ impl Room<'_> {
             named.insert(user("alice").to_string(), 100.into());
         }
         named.extend(users.iter().map(|(name, level)| (user(name).to_string(), Value::from(*level))));
-        let content = json!({ "users": named, "events": { "m.room.power_levels": 50 } });
+        let content = json!({ "users": named, "events": levels_of_events() });
         self.made(fork, sender, "m.room.power_levels", Some(""), &content)
     }
 
