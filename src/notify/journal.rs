@@ -76,6 +76,11 @@ impl Journal {
         Some(News { top: entries.top, messages })
     }
 
+    /// Whether it tells of all up to `pos`, or another process may have written there what is not known here yet.
+    pub fn reaches(&self, pos: i64) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).top >= pos
+    }
+
     /// Whether it is known that nothing of the user's own has changed after `as_of`: they are in the rooms of then.
     pub fn is_silent_about(&self, user: &str, as_of: i64) -> bool {
         let entries = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -216,6 +221,7 @@ mod tests {
         journal.moved_to(6);
         assert_eq!(seen(&journal, 4, 4, &[1]), None);
         assert_eq!(seen(&journal, 6, 6, &[1]), Some((6, vec![])));
+        assert!(journal.reaches(6) && !journal.reaches(7));
     }
 
     #[test]

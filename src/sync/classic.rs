@@ -169,7 +169,10 @@ impl Syncs {
 
     /// What the page tells of this device, and what is known of the user's others if that is still so.
     fn keys_left(&self, reader: Reader<'_>, page: &SyncPage, before: Option<&Following>) -> KeysLeft {
-        let so_still = |b: &&Following| self.known.journal.is_silent_about(reader.user.as_str(), b.as_of());
+        let journal = &self.known.journal;
+        // Another process may have written up to the head of the page what nobody here has been woken for.
+        let so_still =
+            |b: &&Following| journal.reaches(page.head) && journal.is_silent_about(reader.user.as_str(), b.as_of());
         let others = before.filter(so_still).map(|before| before.keys.clone()).unwrap_or_default();
         others.and(reader.device, page.keys.0.clone())
     }
