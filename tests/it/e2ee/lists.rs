@@ -95,10 +95,14 @@ each_backend! {
         assert_eq!(lists(&alice.syncs().await), (vec![], vec![]));
         dave.leaves(&room).await;
         assert_eq!(lists(&alice.syncs().await), (vec![], vec![]));
-        // Both leave, one after the other.
+        // Both leave, one after the other, and somebody comes whom neither of them has met.
+        let erin = Person::registers(&server, "erin").await;
+        erin.syncs().await;
         let before = alice.since();
         alice.leaves(&room).await;
         bob.leaves(&room).await;
+        erin.joins(&room).await;
+        assert_eq!(lists(&erin.syncs().await), (vec![carol.id.as_str()], vec![]));
         assert_eq!(lists(&alice.sync(&format!("since={before}")).await), (vec![], vec![bob.id.as_str(), carol.id.as_str()]));
     }
 
