@@ -182,6 +182,17 @@ async fn device_keys<R: Reads>(tx: &mut R, users: &[String]) -> Result<Vec<Devic
     Ok(devices)
 }
 
+/// A device is called otherwise, which others see beside its keys.
+pub(crate) async fn renamed<T: Tx>(tx: &mut T, user_id: &str, device_id: &str) -> Result<()> {
+    let found = tx.query_opt(DEVICE, args![user_id, device_id]).await?;
+    let Some(mut row) = found else { return Ok(()) };
+    if row.get::<Option<String>>(0)?.is_some() {
+        let pos = tx.next_pos()?;
+        lists::note(tx, user_id, pos).await?;
+    }
+    Ok(())
+}
+
 /// Removes all keys of devices that are no more, or that begin anew; `pos` is where this happens.
 pub(crate) async fn forget_devices<T: Tx>(tx: &mut T, user_id: &str, devices: &[String], pos: i64) -> Result<()> {
     one_time::forget_devices(tx, user_id, devices).await?;

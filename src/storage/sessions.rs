@@ -386,8 +386,7 @@ impl Op for RenameDevice {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
         let renamed = tx.execute(RENAME_DEVICE, args![&self.user_id, &self.device_id, self.name.clone()]).await? == 1;
         if renamed {
-            // Others see the name beside the keys.
-            keys::lists::renamed(tx, &self.user_id).await?;
+            keys::renamed(tx, &self.user_id, &self.device_id).await?;
         }
         Ok(renamed)
     }

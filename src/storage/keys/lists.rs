@@ -81,12 +81,6 @@ pub(super) async fn note<T: Tx>(tx: &mut T, user_id: &str, pos: i64) -> Result<(
     Ok(())
 }
 
-/// The same where only the name of a device is another.
-pub(crate) async fn renamed<T: Tx>(tx: &mut T, user_id: &str) -> Result<()> {
-    let pos = tx.next_pos()?;
-    note(tx, user_id, pos).await
-}
-
 pub(super) struct Changed {
     pub(super) user_id: String,
     pub(super) since: i64,

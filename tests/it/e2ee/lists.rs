@@ -38,6 +38,7 @@ each_backend! {
         alice.put(&format!("/devices/{}", alice.device), json!({ "display_name": "Laptop" })).await.ok();
         assert_eq!(lists(&bob.syncs().await).0, [&alice.id]);
         let phone = alice.logs_in_on(&server).await;
+        phone.put(&format!("/devices/{}", phone.device), json!({ "display_name": "Phone" })).await.ok();
         assert_eq!(lists(&bob.syncs().await), (vec![], vec![]), "a device without keys is nobody's business");
         phone.publishes().await;
         assert_eq!(lists(&bob.syncs().await).0, [&alice.id]);
