@@ -42,6 +42,7 @@ use crate::{
         spaces::Spaces,
         tags::RoomTags,
         timeline::Timelines,
+        to_device::ToDevice,
         typing::Typing,
     },
     shutdown::Shutdown,
@@ -243,6 +244,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         Push::new(name.clone()),
     );
     let directory = Directory::new(name.clone(), Arc::clone(&storage), Arc::clone(&rooms));
+    let to_device = ToDevice::new(name.clone(), Arc::clone(&storage), Arc::clone(clock));
     let mut epoch = [0; 8];
     rng.fill(&mut epoch);
     let sources = Sources {
@@ -305,6 +307,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         presence,
         spaces: Arc::new(Spaces::new(Arc::clone(&storage))),
         tags,
+        to_device: Arc::new(to_device),
         syncs,
         ready: vec![
             Arc::new(Database(Arc::clone(&storage))),

@@ -19,9 +19,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use crate::{
     config::Config,
     service::{
-        account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, presence::Presence,
-        profiles::Profiles, push_rules::PushRules, rate_limit::RateLimits, receipts::Receipts, reports::Reports,
-        rooms::Rooms, session::Authenticator, spaces::Spaces, tags::RoomTags, timeline::Timelines, typing::Typing,
+        account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters,
+        presence::Presence, profiles::Profiles, push_rules::PushRules, rate_limit::RateLimits, receipts::Receipts,
+        reports::Reports, rooms::Rooms, session::Authenticator, spaces::Spaces, tags::RoomTags, timeline::Timelines,
+        to_device::ToDevice, typing::Typing,
     },
     shutdown::Shutdown,
     sync::Syncs,
@@ -57,6 +58,7 @@ pub struct Services {
     pub presence: Arc<Presence>,
     pub spaces: Arc<Spaces>,
     pub tags: Arc<RoomTags>,
+    pub to_device: Arc<ToDevice>,
     pub syncs: Arc<Syncs>,
     /// What has to be in order before this process should be sent requests.
     pub ready: Vec<Arc<dyn health::Ready>>,

@@ -27,5 +27,6 @@ pub mod shared_secret;
 pub mod spaces;
 pub mod tags;
 pub mod timeline;
+pub mod to_device;
 pub mod typing;
 mod uia;

@@ -33,6 +33,7 @@ pub enum Limited {
     AccountData,
     Report,
     Receipt,
+    ToDevice,
 }
 
 impl Limited {
@@ -53,6 +54,7 @@ impl Limited {
             Self::AccountData => "account_data",
             Self::Report => "report",
             Self::Receipt => "receipt",
+            Self::ToDevice => "to_device",
         }
     }
 }
@@ -129,6 +131,7 @@ impl RateLimits {
             Limited::AccountData => all.account_data,
             Limited::Report => all.report,
             Limited::Receipt => all.receipt,
+            Limited::ToDevice => all.to_device,
         };
         limit.0.filter(|_| all.enabled)
     }

@@ -32,6 +32,7 @@ mod tally;
 #[cfg(test)]
 mod testing;
 pub mod timeline;
+pub mod to_device;
 pub mod transactions;
 mod tx;
 pub mod unread;
@@ -76,6 +77,7 @@ pub trait Storage:
     + timeline::Timeline
     + memberships::Memberships
     + ephemeral::Receipts
+    + to_device::ToDevice
     + sync_page::SyncPages
     + follow::Follow
     + directory::Directory
@@ -159,6 +161,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (timeline::ALL, timeline::ALL_BULK),
         (timeline::by_time::ALL, timeline::by_time::ALL_BULK),
         (timeline::paging::ALL, timeline::paging::ALL_BULK),
+        (to_device::ALL, to_device::ALL_BULK),
         (transactions::ALL, transactions::ALL_BULK),
         (unread::ALL, unread::ALL_BULK),
         (user_directory::ALL, user_directory::ALL_BULK),

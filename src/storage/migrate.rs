@@ -50,6 +50,7 @@ const MIGRATIONS: &[Migration] = &[
     both!("0007_unread"),
     both!("0008_indexes"),
     both!("0009_reports_and_totals"),
+    both!("0010_to_device"),
 ];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

@@ -23,6 +23,7 @@ use crate::{
     Result, Sql,
     ephemeral::Receipt,
     rooms::{RoomRow, StoredEvent},
+    to_device::{self, Waiting},
     tx::{Answer, Engine, Query, Reads, args, statements},
     unread::{self, Unread},
 };
@@ -35,6 +36,9 @@ statements! {
 #[derive(Clone, Debug)]
 pub struct SyncQuery {
     pub user_id: String,
+    pub device_id: String,
+    /// Of the messages to the device, those up to here have been told to it.
+    pub to_device_told: i64,
     /// Position that the client has seen everything up to; `None` for the first sync.
     pub since: Option<i64>,
     /// The newest so many events of each room
@@ -64,6 +68,8 @@ pub struct SyncPage {
     pub knocked: Vec<StrippedRoom>,
     /// Type and content of global account data; `None` where it was deleted.
     pub account_data: Vec<(String, Option<String>)>,
+    /// The first of the messages that wait for the device, not all if there are many.
+    pub to_device: Vec<Waiting>,
     /// The numbers of all rooms that the user is joined to: whose changes to wait for.
     pub following: Vec<i64>,
     /// How many are in each of them.
@@ -166,6 +172,8 @@ impl Query for ReadSync {
         let ignored = account_data.remove(&-1).unwrap_or_default();
         page.ignored = Arc::new(Ignored::of(ignored.first().and_then(|(_, content)| content.as_deref())));
         page.account_data = account_data.remove(&0).unwrap_or_default();
+        page.to_device =
+            to_device::waiting(tx, &q.user_id, &q.device_id, q.to_device_told, to_device::MOST_AT_ONCE).await?;
         if q.since == Some(head) && !q.full_state {
             return Ok(page);
         }

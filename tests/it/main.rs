@@ -29,6 +29,7 @@ mod spaces;
 mod sync;
 mod sync_filters;
 mod sync_members;
+mod to_device;
 mod told;
 mod unread;
 mod upgrade;

@@ -23,6 +23,7 @@ mod shared_secret;
 mod spaces;
 mod sync;
 mod tags;
+mod to_device;
 mod user_directory;
 mod versions;
 mod well_known;
@@ -48,6 +49,7 @@ pub fn routes(r: Routes) -> Routes {
     let r = directory::routes(r);
     let r = messages::routes(r);
     let r = sync::routes(r);
+    let r = to_device::routes(r);
     shared_secret::routes(r)
 }
 
