@@ -28,6 +28,7 @@ use crate::{
         ephemeral::Serial,
         erased::Erased,
         filters::Filters,
+        key_backup::KeyBackups,
         moves::Moves,
         presence::Presence,
         profiles::Profiles,
@@ -245,6 +246,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
     );
     let directory = Directory::new(name.clone(), Arc::clone(&storage), Arc::clone(&rooms));
     let to_device = ToDevice::new(name.clone(), Arc::clone(&storage), Arc::clone(clock));
+    let key_backups = KeyBackups::new(Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng));
     let mut epoch = [0; 8];
     rng.fill(&mut epoch);
     let sources = Sources {
@@ -298,6 +300,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         account_data: Arc::new(AccountData::new(Arc::clone(&storage))),
         directory,
         filters: Arc::new(Filters::new(Arc::clone(&storage))),
+        key_backups: Arc::new(key_backups),
         push_rules,
         receipts: Receipts::new(Arc::clone(&storage), Arc::clone(&timelines), Arc::clone(clock)),
         reports: Reports::new(Arc::clone(&storage), Arc::clone(&timelines), Arc::clone(clock), Arc::clone(rng)),

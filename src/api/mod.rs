@@ -19,7 +19,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use crate::{
     config::Config,
     service::{
-        account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters,
+        account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, key_backup::KeyBackups,
         presence::Presence, profiles::Profiles, push_rules::PushRules, rate_limit::RateLimits, receipts::Receipts,
         reports::Reports, rooms::Rooms, session::Authenticator, spaces::Spaces, tags::RoomTags, timeline::Timelines,
         to_device::ToDevice, typing::Typing,
@@ -49,6 +49,7 @@ pub struct Services {
     pub account_data: Arc<AccountData>,
     pub directory: Arc<Directory>,
     pub filters: Arc<Filters>,
+    pub key_backups: Arc<KeyBackups>,
     pub push_rules: Arc<PushRules>,
     pub rooms: Arc<Rooms>,
     pub timelines: Arc<Timelines>,

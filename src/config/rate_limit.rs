@@ -23,6 +23,7 @@ pub struct RateLimit {
     /// Also who types.
     pub receipt: Limit,
     pub to_device: Limit,
+    pub key_backup: Limit,
 }
 
 /// None: as much as they like.
@@ -71,6 +72,8 @@ impl Default for RateLimit {
             receipt: Limit::of(10.0, 200),
             // A new client asks for each key that it lacks by itself.
             to_device: Limit::of(20.0, 1_000),
+            // It puts all the keys it has, some hundred at once, one request after another.
+            key_backup: Limit::of(20.0, 500),
         }
     }
 }

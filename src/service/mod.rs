@@ -8,6 +8,7 @@ pub mod directory;
 pub mod ephemeral;
 pub mod erased;
 pub mod filters;
+pub mod key_backup;
 mod login;
 pub mod moves;
 mod passwords;

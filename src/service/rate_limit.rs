@@ -34,6 +34,7 @@ pub enum Limited {
     Report,
     Receipt,
     ToDevice,
+    KeyBackup,
 }
 
 impl Limited {
@@ -55,6 +56,7 @@ impl Limited {
             Self::Report => "report",
             Self::Receipt => "receipt",
             Self::ToDevice => "to_device",
+            Self::KeyBackup => "key_backup",
         }
     }
 }
@@ -132,6 +134,7 @@ impl RateLimits {
             Limited::Report => all.report,
             Limited::Receipt => all.receipt,
             Limited::ToDevice => all.to_device,
+            Limited::KeyBackup => all.key_backup,
         };
         limit.0.filter(|_| all.enabled)
     }

@@ -13,6 +13,7 @@ mod error;
 pub mod filters;
 pub mod follow;
 mod job;
+pub mod key_backup;
 pub mod memberships;
 pub mod metrics_names;
 mod migrate;
@@ -78,6 +79,8 @@ pub trait Storage:
     + memberships::Memberships
     + ephemeral::Receipts
     + to_device::ToDevice
+    + key_backup::KeyBackups
+    + key_backup::KeyBackupKeys
     + sync_page::SyncPages
     + follow::Follow
     + directory::Directory
@@ -142,6 +145,8 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (ephemeral::ALL, ephemeral::ALL_BULK),
         (filters::ALL, filters::ALL_BULK),
         (follow::ALL, follow::ALL_BULK),
+        (key_backup::ALL, key_backup::ALL_BULK),
+        (key_backup::keys::ALL, key_backup::keys::ALL_BULK),
         (memberships::ALL, memberships::ALL_BULK),
         (profiles::ALL, profiles::ALL_BULK),
         (refresh::ALL, refresh::ALL_BULK),

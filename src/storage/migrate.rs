@@ -51,6 +51,7 @@ const MIGRATIONS: &[Migration] = &[
     both!("0008_indexes"),
     both!("0009_reports_and_totals"),
     both!("0010_to_device"),
+    both!("0011_key_backup"),
 ];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

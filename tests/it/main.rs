@@ -14,6 +14,7 @@ mod erased;
 mod frame;
 mod graph;
 mod guards;
+mod key_backup;
 mod lenient;
 mod limits;
 mod limits_of_events;

@@ -11,6 +11,7 @@ mod capabilities;
 mod devices;
 mod directory;
 mod filters;
+mod key_backup;
 mod lenient;
 mod login;
 mod messages;
@@ -50,6 +51,7 @@ pub fn routes(r: Routes) -> Routes {
     let r = messages::routes(r);
     let r = sync::routes(r);
     let r = to_device::routes(r);
+    let r = key_backup::routes(r);
     shared_secret::routes(r)
 }
 
