@@ -146,7 +146,7 @@ impl Syncs {
         });
         let page = self.storage.sync_page(query(reader, wish, lazy.as_ref().map(|(_, lazy)| lazy.clone()))).await?;
         let told = lazy.map(|(filter, lazy)| {
-            let members = told::and_now(&lazy.told, &page.joined, &page.left);
+            let members = told::and_now(&lazy.told, &page.joined, &page.left, wish.full_state);
             Heard { filter, members }
         });
         if wish.since.is_some_and(|t| t.pos > page.head) {

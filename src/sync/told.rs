@@ -88,8 +88,8 @@ fn in_both(a: &Told, b: &Told) -> Told {
     rooms.collect()
 }
 
-/// What has been told after these rooms, too.
-pub(super) fn and_now(told: &Arc<Told>, joined: &[RoomSync], left: &[RoomSync]) -> Arc<Told> {
+/// What has been told after these rooms, too; with their full state, whoever asked for it may have lost what they knew.
+pub(super) fn and_now(told: &Arc<Told>, joined: &[RoomSync], left: &[RoomSync], full_state: bool) -> Arc<Told> {
     if joined.iter().all(|room| room.told.is_empty()) && left.is_empty() {
         return Arc::clone(told);
     }
@@ -99,7 +99,7 @@ pub(super) fn and_now(told: &Arc<Told>, joined: &[RoomSync], left: &[RoomSync]) 
     }
     for room in joined.iter().filter(|room| !room.told.is_empty()) {
         // A room that is shown from its beginning replaces what was known of it.
-        let old = all.get(&room.room.room_sn).filter(|_| !room.initial);
+        let old = all.get(&room.room.room_sn).filter(|_| !(room.initial || full_state));
         let members = old.into_iter().flat_map(|old| old.iter()).chain(&room.told).cloned().collect();
         all.insert(room.room.room_sn, Arc::new(members));
     }

@@ -117,6 +117,26 @@ each_backend! {
         // All of the state, lazily.
         let page = alice.syncs_with(&format!("&full_state=true&filter={}", escaped(LAZY))).await;
         assert_eq!(told(&page, &room), these(&[&alice]));
+        // Perhaps she had lost what she knew: who is not in that answer is told of again.
+        carol.says(&room, "what was lost?").await;
+        assert_eq!(told(&alice.syncs_lazily().await, &room), these(&[&carol]));
+        server.stop().await;
+    }
+
+    async fn who_left_is_not_told_what_members_became(given: Given) {
+        let (server, [alice, bob, ..], room) = four(given).await;
+        bob.leaves(&room).await;
+        alice.is_called(&room, "Nobody's Business").await;
+        bob.syncs_lazily().await;
+        alice.does("ban", &room, &bob).await;
+        for state in ["state", "state_after"] {
+            let with = format!("&use_state_after={}&filter={}", state == "state_after", escaped(LAZY));
+            let page = bob.sync(&format!("timeout=0&since={}{with}", bob.since())).await;
+            let part = &page["rooms"]["leave"][&room];
+            assert_eq!(part["timeline"]["events"][0]["content"]["membership"], "ban");
+            assert!(members(&part[state]).contains(alice.id.as_str()), "who banned him");
+            assert!(!page.to_string().contains("Nobody's Business"), "{page}");
+        }
         server.stop().await;
     }
 

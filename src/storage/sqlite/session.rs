@@ -4,6 +4,7 @@ use std::{collections::HashMap, path::Path, rc::Rc, time::Duration};
 
 use rusqlite::{
     CachedStatement, Connection, ErrorCode, OpenFlags,
+    config::DbConfig,
     types::{Value as SqliteValue, ValueRef},
 };
 
@@ -55,6 +56,8 @@ impl Session {
             let conn = Connection::open_with_flags(path, flags)?;
             conn.busy_timeout(BUSY_TIMEOUT)?;
             conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+            // Or SQLite looks at what is bound (a LIMIT, say), and compiles the statement anew each time.
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             rusqlite::vtab::array::load_module(&conn)?;
             Ok::<_, rusqlite::Error>(conn)
         };
@@ -266,7 +269,25 @@ fn bulk_text(bulk: Bulk) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::translate;
+    use std::path::Path;
+
+    use rusqlite::StatementStatus;
+
+    use super::{Session, translate};
+    use crate::tx::{Stmt, args};
+
+    const FIRST: Stmt =
+        Stmt { name: "FIRST", sql: "SELECT type FROM sqlite_schema ORDER BY name LIMIT $1", reads: true };
+
+    #[test]
+    fn a_statement_is_compiled_once() {
+        let mut session = Session::open(Path::new(":memory:"), rusqlite::OpenFlags::default()).expect("a database");
+        for limit in [1, 2, 100_000, 3] {
+            session.query(FIRST, args![limit]).expect("no rows");
+        }
+        let prepared = session.prepare(FIRST).expect("a statement");
+        assert_eq!(prepared.get_status(StatementStatus::RePrepare), 0);
+    }
 
     #[test]
     fn placeholders_and_lists_become_sqlites() {

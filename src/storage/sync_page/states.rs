@@ -101,8 +101,9 @@ pub(super) struct StatePart {
 /// The changes that decide what is shown.
 pub(super) async fn read_deltas<R: Reads>(tx: &mut R, showing: Showing<'_>) -> Result<Deltas> {
     let mut deltas = Deltas::default();
-    // Of a whole state, only what changed from the timeline on has to be undone.
-    let from = |room: &StateSpan| if room.is_whole() { showing.timeline_of(room) } else { room.low };
+    // Of a whole state, only what changed from the timeline on has to be undone. Who left before their token, and is told
+    // of what was done to them since, is shown what was when they left.
+    let from = |room: &StateSpan| if room.is_whole() { showing.timeline_of(room) } else { room.low.min(room.high) };
     let asked: Vec<_> = showing.rooms.iter().map(|room| args![room.room_sn, from(room)].to_vec()).collect();
     for mut row in tx.query_each(DELTAS, &asked).await?.into_iter().flatten() {
         let room: i64 = row.get(0)?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ruma::{OwnedEventId, OwnedUserId};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::world::{Key, Receipts, State, Time};
 
@@ -15,9 +15,44 @@ pub struct Device {
     pub filter: Option<Value>,
     /// It wants the state after the timeline, not before.
     pub state_after: bool,
+    pub members: Members,
+    /// It wants what is unread in threads told apart.
+    pub threads: bool,
     pub knows: Knowledge,
     /// What it knew some syncs ago, the last of them last.
     pub past: Vec<Knowledge>,
+}
+
+impl Device {
+    /// It knows what it knew so many syncs ago.
+    pub fn goes_back(&mut self, syncs: usize) {
+        if let Some(at) = self.past.len().checked_sub(syncs) {
+            self.knows = self.past[at].clone();
+            self.past.truncate(at);
+        }
+    }
+}
+
+/// Which members a device wants to be told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Members {
+    #[default]
+    All,
+    /// Those whose events it is shown, and once.
+    Needed,
+    /// And each time.
+    NeededAgain,
+}
+
+impl Members {
+    /// What a filter says of it.
+    pub fn filter(self) -> Value {
+        match self {
+            Self::All => json!({}),
+            Self::Needed => json!({ "lazy_load_members": true }),
+            Self::NeededAgain => json!({ "lazy_load_members": true, "include_redundant_members": true }),
+        }
+    }
 }
 
 #[derive(Clone, Default)]

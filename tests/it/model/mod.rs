@@ -3,8 +3,8 @@
 //! A history is a list of operations that its seed decides. They are done one after another by the services of a server
 //! without sockets, many histories at a time on one database; whatever happened is written into a plain list as well. By
 //! that list each answer is judged: syncs from tokens of any age, laid one over the other as clients do; pages into the
-//! gaps they leave; pages both ways, single events, the state, the members. A history that fails is made shorter as long as
-//! it fails, and told.
+//! gaps they leave; pages both ways, single events, the state, the members; what is unread. A history that fails is made
+//! shorter as long as it fails, and told. Push rules that somebody changed are not among it.
 //!
 //! `HEARTH_MODEL_HISTORIES` is how many histories are tried on each engine, `HEARTH_MODEL_SEED` the seed of the first.
 
@@ -12,9 +12,11 @@
 
 mod acts;
 mod client;
+mod dice;
 mod readers;
 mod shrink;
 mod story;
+mod tell;
 mod unread;
 mod visibility;
 mod watch;
@@ -46,8 +48,8 @@ use ruma::OwnedUserId;
 use serde_json::json;
 
 use crate::support::{Given, each_backend};
-use client::Device;
-use story::{DEVICES, NAMES, Op};
+use client::{Device, Members};
+use story::{DEVICES, NAMES, Op, SAME_LIMIT};
 use world::World;
 
 /// Operations in a history.
@@ -151,7 +153,7 @@ impl Ground {
 
     /// Plays the history of a seed. If it fails, how it does, told as shortly as possible.
     async fn try_seed(&self, seed: u64) -> Result<(), String> {
-        let ops = story::history(seed, LENGTH);
+        let ops = dice::history(seed, LENGTH);
         let Err(first) = self.play(&ops).await else { return Ok(()) };
         // Alone now: what others do at the same time is not of the seed.
         let alone = match self.play(&ops).await {
@@ -177,7 +179,13 @@ fn devices(users: &[OwnedUserId]) -> Vec<Vec<Device>> {
         let device = |n: usize| Device {
             name: format!("D{n}"),
             filter: filter(who, n),
-            state_after: matches!((NAMES[who], n), ("alice" | "carol", 1) | ("bob", 0)),
+            state_after: matches!((NAMES[who], n), ("alice" | "carol", 1) | ("bob", 0 | 2)),
+            members: match (NAMES[who], n) {
+                ("alice" | "bob", 2) => Members::Needed,
+                ("carol", 0) | ("dora", 1) => Members::NeededAgain,
+                _ => Members::All,
+            },
+            threads: matches!((NAMES[who], n), ("alice" | "dora", 1) | ("bob", 0 | 2) | ("carol", 0)),
             ..Device::default()
         };
         (0..DEVICES[who]).map(device).collect()
@@ -217,10 +225,20 @@ impl Run<'_> {
 
     /// Somebody looks at everything once more, on each of their devices and on a new one.
     async fn end_for(&mut self, who: usize) -> Outcome<()> {
-        self.devices[who].push(Device { name: "new".to_owned(), ..Device::default() });
-        for device in 0..self.devices[who].len() {
-            let limit = if device + 1 == self.devices[who].len() { 100 } else { 10 };
+        let last = self.devices[who].len();
+        self.devices[who].push(Device { name: "new".to_owned(), threads: true, ..Device::default() });
+        for device in 0..=last {
+            let limit = match device {
+                _ if device == last => 100,
+                2 => SAME_LIMIT,
+                _ => 10,
+            };
             self.sync(who, device, limit, false).await?;
+            if self.devices[who][device].members == Members::Needed {
+                // Whom an answer told of that got lost, the next one tells of again.
+                self.devices[who][device].goes_back(1);
+                self.sync(who, device, limit, false).await?;
+            }
             for room in 0..self.world.rooms.len() {
                 while self.fill_gap(who, device, room, 50).await? {}
             }

@@ -12,7 +12,9 @@ use ruma::{OwnedEventId, api::client::filter::RoomEventFilter, serde::Raw};
 use serde_json::{Value, json};
 
 use super::{
-    Outcome, Run, ensure, failure,
+    Outcome, Run,
+    client::Members,
+    ensure, failure,
     watch::{Eyes, id_of},
     world::{Access, Sight, State, Time},
 };
@@ -35,6 +37,7 @@ fn answered<T>(what: Result<T>) -> Outcome<Option<T>> {
 
 struct Page {
     chunk: Vec<Value>,
+    state: Vec<Value>,
     end: Option<String>,
 }
 
@@ -62,7 +65,8 @@ impl Run<'_> {
         let Some(page) = answered(page)? else { return Ok(None) };
         let chunk = page.chunk.iter().map(parsed).collect::<Outcome<Vec<_>>>()?;
         ensure!(chunk.len() <= limit as usize, "more events than asked for");
-        Ok(Some(Page { chunk, end: page.end.map(|token| token.to_string()) }))
+        let state = page.state.iter().map(parsed).collect::<Outcome<Vec<_>>>()?;
+        Ok(Some(Page { chunk, state, end: page.end.map(|token| token.to_string()) }))
     }
 
     /// One page into the newest gap. Whether there was one.
@@ -70,16 +74,23 @@ impl Run<'_> {
         let user = self.users[who].clone();
         let known = self.devices[who][device].knows.rooms.get(&room);
         let Some((at, token)) = known.and_then(|view| view.newest_gap()) else { return Ok(false) };
-        let filter = self.devices[who][device].filter.clone();
-        let page = self.one_page(who, room, Some(token), Direction::Back, limit, filter.as_ref()).await?;
+        let mut filter = self.devices[who][device].filter.clone().unwrap_or_else(|| json!({}));
+        let members = self.devices[who][device].members;
+        for (name, value) in members.filter().as_object().into_iter().flatten() {
+            filter[name] = value.clone();
+        }
+        let page = self.one_page(who, room, Some(token), Direction::Back, limit, Some(&filter)).await?;
         let access = self.world.rooms[room].access(&user);
         ensure!(page.is_some() == (access != Access::None), "with {access:?}, a page was given: {}", page.is_some());
         let Some(page) = page else { return Ok(false) };
         let eyes = self.eyes(room, &user, "D");
-        let mut ids = Vec::with_capacity(page.chunk.len());
+        let (mut ids, mut places) = (Vec::with_capacity(page.chunk.len()), Vec::with_capacity(page.chunk.len()));
         for event in &page.chunk {
-            eyes.sees(event)?;
+            places.push(eyes.sees(event)?);
             ids.push(id_of(event)?);
+        }
+        if members != Members::All {
+            eyes.judge_members_beside(&places, &page.state)?;
         }
         let device = &mut self.devices[who][device];
         let view = device.knows.rooms.get_mut(&room).expect("it was there");

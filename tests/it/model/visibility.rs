@@ -61,7 +61,7 @@ fn cases() -> Vec<Case> {
 
 impl Run<'_> {
     async fn live(&mut self, case: &Case) -> Outcome<()> {
-        self.create(0, case.seen.0, 1, true).await?;
+        self.create(0, (case.seen.0, 1), true, false).await?;
         let longest = case.ways.iter().map(Vec::len).max().unwrap_or(0);
         let mut joinable = "public";
         for step in 0..=longest {

@@ -131,6 +131,39 @@ impl Room {
         self.events.iter().enumerate().rev().find(|(_, e)| e.id == *id)
     }
 
+    /// The root of the thread that an event is in; `None` if that is the main timeline. What relates to an event in another
+    /// way is where that is; and as there is no thread within a thread, so is what would begin one there.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts>
+    pub fn thread_of<'a>(&'a self, event: &'a Event) -> Option<&'a OwnedEventId> {
+        let relation = &event.content["m.relates_to"];
+        let (_, target) = self.find(relation["event_id"].as_str()?)?;
+        let around = self.thread_of(target);
+        if relation["rel_type"] == "m.thread" { around.or(Some(&target.id)) } else { around }
+    }
+
+    /// The root of the thread of an event, or of that which would begin with it.
+    pub fn root_at(&self, id: &OwnedEventId) -> OwnedEventId {
+        let event = self.find(id.as_str()).map(|(_, event)| event);
+        event.and_then(|event| self.thread_of(event)).unwrap_or(id).clone()
+    }
+
+    /// Whether its sender had the power, when it came, to mean everybody with it.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#mroompower_levels>
+    pub fn may_mean_everybody(&self, event: &Event) -> bool {
+        let find = |kind: &str| event.current.get(&key(kind, "")).and_then(|id| self.find(id.as_str()));
+        let creates = find("m.room.create").is_some_and(|(_, create)| create.sender == event.sender);
+        if self.version == "12" && creates {
+            return true;
+        }
+        let Some((_, levels)) = find("m.room.power_levels") else { return creates };
+        let number = |of: &Value| of.as_i64();
+        let levels = &levels.content;
+        let has = number(&levels["users"][event.sender.as_str()]).or(number(&levels["users_default"])).unwrap_or(0);
+        has >= number(&levels["notifications"]["room"]).unwrap_or(50)
+    }
+
     /// The depth of what this server adds next.
     pub fn next_depth(&self) -> i64 {
         self.events.iter().map(|e| e.depth).max().unwrap_or(0) + 1
