@@ -116,8 +116,9 @@ impl View {
         })
     }
 
-    /// A page backwards from the gap at `at`: what the client didn't have, and whether the gap goes on.
-    pub fn fill(&mut self, at: usize, page: &[OwnedEventId], end: Option<String>) {
+    /// A page backwards from the gap at `at`: what the client didn't have, and whether the gap goes on. Whether it came to
+    /// the room's beginning and not to what the client had before the gap.
+    pub fn fill(&mut self, at: usize, page: &[OwnedEventId], end: Option<String>) -> bool {
         let before: BTreeSet<&OwnedEventId> = self.timeline[..at]
             .iter()
             .filter_map(|item| match item {
@@ -127,12 +128,14 @@ impl View {
             .collect();
         let fresh = page.iter().position(|id| before.contains(id));
         let closes = fresh.is_some() || end.is_none();
+        let missed = fresh.is_none() && end.is_none() && !before.is_empty();
         let mut fill: Vec<Item> = page[..fresh.unwrap_or(page.len())].iter().cloned().map(Item::Event).collect();
         if !closes && let Some(end) = end {
             fill.push(Item::Gap(end));
         }
         fill.reverse();
         self.timeline.splice(at..=at, fill);
+        missed
     }
 
     pub fn ids(&self) -> Vec<OwnedEventId> {

@@ -94,7 +94,10 @@ impl Run<'_> {
         }
         let device = &mut self.devices[who][device];
         let view = device.knows.rooms.get_mut(&room).expect("it was there");
-        view.fill(at, &ids, page.end);
+        if view.fill(at, &ids, page.end) && self.ever_ignored.iter().any(|(by, _)| *by == user) {
+            // What it had there is not shown any more, so nobody can say where its timelines meet.
+            view.complete = false;
+        }
         Ok(true)
     }
 
