@@ -28,6 +28,7 @@ use crate::{
         ephemeral::Serial,
         erased::Erased,
         filters::Filters,
+        key_backup::KeyBackups,
         keys::Keys,
         moves::Moves,
         presence::Presence,
@@ -43,6 +44,7 @@ use crate::{
         spaces::Spaces,
         tags::RoomTags,
         timeline::Timelines,
+        to_device::ToDevice,
         typing::Typing,
     },
     shutdown::Shutdown,
@@ -246,6 +248,8 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         Push::new(name.clone()),
     );
     let directory = Directory::new(name.clone(), Arc::clone(&storage), Arc::clone(&rooms));
+    let to_device = ToDevice::new(name.clone(), Arc::clone(&storage), Arc::clone(clock));
+    let key_backups = KeyBackups::new(Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng));
     let mut epoch = [0; 8];
     rng.fill(&mut epoch);
     let sources = Sources {
@@ -300,6 +304,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         directory,
         filters: Arc::new(Filters::new(Arc::clone(&storage))),
         keys: Arc::new(keys),
+        key_backups: Arc::new(key_backups),
         push_rules,
         receipts: Receipts::new(Arc::clone(&storage), Arc::clone(&timelines), Arc::clone(clock)),
         reports: Reports::new(Arc::clone(&storage), Arc::clone(&timelines), Arc::clone(clock), Arc::clone(rng)),
@@ -309,6 +314,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         presence,
         spaces: Arc::new(Spaces::new(Arc::clone(&storage))),
         tags,
+        to_device: Arc::new(to_device),
         syncs,
         ready: vec![
             Arc::new(Database(Arc::clone(&storage))),

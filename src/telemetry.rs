@@ -16,6 +16,7 @@ pub mod name {
     pub const HTTP_PANICS: &str = "hearth_http_panics_total";
     pub const HTTP_CONNECTIONS: &str = "hearth_http_connections";
     pub const RATE_LIMITED: &str = "hearth_rate_limited_total";
+    pub const TO_DEVICE_DROPPED: &str = "hearth_to_device_dropped_total";
     pub const PROCESS_RSS: &str = "process_resident_memory_bytes";
     pub const PROCESS_FDS: &str = "process_open_fds";
     pub const PROCESS_START: &str = "process_start_time_seconds";
@@ -40,6 +41,7 @@ const ALL: &[(Shape, &str, Unit, &str)] = &[
     ),
     (Shape::Gauge, name::HTTP_CONNECTIONS, Unit::Count, "Open connections"),
     (Shape::Counter, name::RATE_LIMITED, Unit::Count, "Requests refused for there being too many, by limit"),
+    (Shape::Counter, name::TO_DEVICE_DROPPED, Unit::Count, "Messages to devices that waited behind too many others"),
     (Shape::Gauge, name::PROCESS_RSS, Unit::Bytes, "Memory of this process that is in RAM"),
     (Shape::Gauge, name::PROCESS_FDS, Unit::Count, "Open files and sockets of this process"),
     (Shape::Gauge, name::PROCESS_START, Unit::Seconds, "When this process started, since the Unix epoch"),

@@ -19,10 +19,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use crate::{
     config::Config,
     service::{
-        account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, keys::Keys,
-        presence::Presence, profiles::Profiles, push_rules::PushRules, rate_limit::RateLimits, receipts::Receipts,
-        reports::Reports, rooms::Rooms, session::Authenticator, spaces::Spaces, tags::RoomTags, timeline::Timelines,
-        typing::Typing,
+        account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, key_backup::KeyBackups,
+        keys::Keys, presence::Presence, profiles::Profiles, push_rules::PushRules, rate_limit::RateLimits,
+        receipts::Receipts, reports::Reports, rooms::Rooms, session::Authenticator, spaces::Spaces, tags::RoomTags,
+        timeline::Timelines, to_device::ToDevice, typing::Typing,
     },
     shutdown::Shutdown,
     sync::Syncs,
@@ -50,6 +50,7 @@ pub struct Services {
     pub directory: Arc<Directory>,
     pub filters: Arc<Filters>,
     pub keys: Arc<Keys>,
+    pub key_backups: Arc<KeyBackups>,
     pub push_rules: Arc<PushRules>,
     pub rooms: Arc<Rooms>,
     pub timelines: Arc<Timelines>,
@@ -59,6 +60,7 @@ pub struct Services {
     pub presence: Arc<Presence>,
     pub spaces: Arc<Spaces>,
     pub tags: Arc<RoomTags>,
+    pub to_device: Arc<ToDevice>,
     pub syncs: Arc<Syncs>,
     /// What has to be in order before this process should be sent requests.
     pub ready: Vec<Arc<dyn health::Ready>>,

@@ -46,6 +46,8 @@ struct Refusal<'a> {
     errcode: &'static str,
     error: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    current_version: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     room_version: Option<&'a str>,
@@ -67,6 +69,7 @@ fn refuse(kind: &Kind, message: &str) -> Response<Body> {
         Kind::UnknownToken { soft_logout } => body.soft_logout = Some(*soft_logout),
         // <https://spec.matrix.org/v1.12/client-server-api/#account-locking>
         Kind::UserLocked => body.soft_logout = Some(true),
+        Kind::WrongRoomKeysVersion { current_version } => body.current_version = Some(current_version),
         _ => {}
     }
     let mut response = json(status, &body);
@@ -113,6 +116,7 @@ fn name(kind: &Kind) -> (StatusCode, &'static str) {
         Kind::UserInUse => (S::BAD_REQUEST, "M_USER_IN_USE"),
         Kind::UserLocked => (S::UNAUTHORIZED, "M_USER_LOCKED"),
         Kind::WeakPassword => (S::BAD_REQUEST, "M_WEAK_PASSWORD"),
+        Kind::WrongRoomKeysVersion { .. } => (S::FORBIDDEN, "M_WRONG_ROOM_KEYS_VERSION"),
     }
 }
 
@@ -183,6 +187,7 @@ mod tests {
             (Kind::UserInUse, 400, "M_USER_IN_USE"),
             (Kind::UserLocked, 401, "M_USER_LOCKED"),
             (Kind::WeakPassword, 400, "M_WEAK_PASSWORD"),
+            (Kind::WrongRoomKeysVersion { current_version: "2".into() }, 403, "M_WRONG_ROOM_KEYS_VERSION"),
         ];
         for (kind, status, errcode) in kinds {
             let (got, _, body) = said(&Error::new(kind.clone(), "why")).await;
@@ -201,6 +206,8 @@ mod tests {
         assert_eq!(body["soft_logout"], true);
         let version = Kind::IncompatibleRoomVersion { room_version: "2".into() };
         assert_eq!(said(&Error::new(version, "no")).await.2["room_version"], "2");
+        let newer = Kind::WrongRoomKeysVersion { current_version: "42".into() };
+        assert_eq!(said(&Error::new(newer, "no")).await.2["current_version"], "42");
     }
 
     #[tokio::test]

@@ -107,6 +107,23 @@ impl Routes {
         )
     }
 
+    /// The same where the answer is made while it is sent.
+    pub fn client_streamed<R, H, F>(self, handler: H) -> Self
+    where
+        R: IncomingRequest + Send + 'static,
+        H: Fn(Api, Client<R>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<Response<Body>>> + Send + 'static,
+    {
+        self.add::<R>(
+            Token::Required,
+            CLIENT_LIMIT,
+            Arc::new(move |api, call| {
+                let handler = handler.clone();
+                Box::pin(async move { handler(api, Client::from_call(call)?).await })
+            }),
+        )
+    }
+
     /// An endpoint for anybody; a token is not looked at.
     pub fn public<R, H, F>(self, handler: H) -> Self
     where

@@ -22,6 +22,8 @@ pub struct RateLimit {
     pub report: Limit,
     /// Also who types.
     pub receipt: Limit,
+    pub to_device: Limit,
+    pub key_backup: Limit,
 }
 
 /// None: as much as they like.
@@ -68,6 +70,10 @@ impl Default for RateLimit {
             report: Limit::of(0.1, 20),
             // Clients say so by themselves while somebody reads and types, also for many rooms at once.
             receipt: Limit::of(10.0, 200),
+            // A new client asks for each key that it lacks by itself.
+            to_device: Limit::of(20.0, 1_000),
+            // It puts all the keys it has, some hundred at once, one request after another.
+            key_backup: Limit::of(20.0, 500),
         }
     }
 }

@@ -92,6 +92,10 @@ pub enum Kind {
     UserInUse,
     UserLocked,
     WeakPassword,
+    /// Keys are put into the newest backup only.
+    WrongRoomKeysVersion {
+        current_version: String,
+    },
 }
 
 macro_rules! shorthand {

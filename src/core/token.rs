@@ -4,6 +4,8 @@
 
 use std::{fmt, str::FromStr};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::{Error, Result};
 
 /// A place in the stream of everything that clients sync.
@@ -17,6 +19,33 @@ pub struct SyncToken {
     /// Who was given this was last told that somebody types. Another process can't know more of it, but has to tell them
     /// when nobody does.
     pub typing: bool,
+    /// If the answer told a device messages of its own: whoever brings the token back has them.
+    pub to_device: Option<Mark>,
+}
+
+/// Up to where a device was told the messages that wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mark {
+    pub pos: i64,
+    /// Which device that was, so that the token says nothing for another.
+    device: u32,
+}
+
+impl Mark {
+    pub fn new(pos: i64, user_id: &str, device_id: &str) -> Self {
+        Self { pos, device: fingerprint(user_id, device_id) }
+    }
+
+    /// Whether it was this device that was told.
+    pub fn is_of(&self, user_id: &str, device_id: &str) -> bool {
+        self.device == fingerprint(user_id, device_id)
+    }
+}
+
+/// The same in every process and every version.
+fn fingerprint(user_id: &str, device_id: &str) -> u32 {
+    let [a, b, c, d, ..] = <[u8; 32]>::from(Sha256::digest(format!("{user_id}\0{device_id}")));
+    u32::from_be_bytes([a, b, c, d])
 }
 
 /// A boundary in a room's timeline, which is ordered by (topo, minor). It lies before the event of that key: a page
@@ -63,7 +92,8 @@ impl Token {
 
 impl fmt::Display for SyncToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s1_{}_{}_{:x}{}", self.pos, self.serial, self.epoch, if self.typing { "_t" } else { "" })
+        write!(f, "s1_{}_{}_{:x}{}", self.pos, self.serial, self.epoch, if self.typing { "_t" } else { "" })?;
+        self.to_device.map_or(Ok(()), |mark| write!(f, "_d{}_{:x}", mark.pos, mark.device))
     }
 }
 
@@ -88,11 +118,9 @@ impl FromStr for Token {
     /// Reads only what we write: a token that prints in another way was not made here.
     fn from_str(s: &str) -> Result<Self> {
         let mut parts = s.split('_');
-        let kind = parts.next();
-        let mut next = || parts.next();
-        let token = match kind {
-            Some("s1") => sync_token(next(), next(), next(), next()).map(Self::Sync),
-            Some("t1") => timeline_token(next(), next()).map(Self::Timeline),
+        let token = match parts.next() {
+            Some("s1") => sync_token(parts).map(Self::Sync),
+            Some("t1") => timeline_token(parts.next(), parts.next()).map(Self::Timeline),
             _ => None,
         };
         token.filter(|token| token.to_string() == s).ok_or_else(|| Error::invalid_param("Not a token of this server"))
@@ -110,13 +138,24 @@ impl FromStr for SyncToken {
     }
 }
 
-fn sync_token(pos: Option<&str>, serial: Option<&str>, epoch: Option<&str>, typing: Option<&str>) -> Option<SyncToken> {
-    Some(SyncToken {
-        pos: pos?.parse().ok().filter(|pos| *pos >= 0)?,
-        serial: serial?.parse().ok()?,
-        epoch: u64::from_str_radix(epoch?, 16).ok()?,
-        typing: typing.is_some(),
-    })
+fn sync_token<'a>(mut parts: impl Iterator<Item = &'a str>) -> Option<SyncToken> {
+    let position = |part: &str| part.parse::<i64>().ok().filter(|pos| *pos >= 0);
+    let pos = position(parts.next()?)?;
+    let serial = parts.next()?.parse().ok()?;
+    let epoch = u64::from_str_radix(parts.next()?, 16).ok()?;
+    let mut part = parts.next();
+    let typing = part == Some("t");
+    if typing {
+        part = parts.next();
+    }
+    let to_device = match part {
+        None => None,
+        Some(part) => {
+            let device = u32::from_str_radix(parts.next()?, 16).ok()?;
+            Some(Mark { pos: position(part.strip_prefix('d')?)?, device })
+        }
+    };
+    Some(SyncToken { pos, serial, epoch, typing, to_device })
 }
 
 fn timeline_token(topo: Option<&str>, minor: Option<&str>) -> Option<TimelineToken> {
@@ -131,10 +170,14 @@ mod tests {
 
     #[test]
     fn print_as_documented() {
-        let sync = Token::Sync(SyncToken { pos: 57, serial: 3, epoch: 0xa9f, typing: false });
+        let sync = Token::Sync(SyncToken { pos: 57, serial: 3, epoch: 0xa9f, typing: false, to_device: None });
         assert_eq!(sync.to_string(), "s1_57_3_a9f");
-        let typing = Token::Sync(SyncToken { pos: 57, serial: 3, epoch: 0xa9f, typing: true });
+        let typing = SyncToken { pos: 57, serial: 3, epoch: 0xa9f, typing: true, to_device: None };
         assert_eq!(typing.to_string(), "s1_57_3_a9f_t");
+        let mark = Mark { pos: 55, device: 0xc0de };
+        assert_eq!(SyncToken { to_device: Some(mark), ..typing }.to_string(), "s1_57_3_a9f_t_d55_c0de");
+        let told = SyncToken { typing: false, to_device: Some(mark), ..typing };
+        assert_eq!(told.to_string(), "s1_57_3_a9f_d55_c0de");
         assert_eq!(sync.boundary(), TimelineToken { topo: 58, minor: i64::MIN });
         let timeline = Token::Timeline(TimelineToken { topo: 57, minor: -2 });
         assert_eq!(timeline.to_string(), "t1_57_-2");
@@ -153,6 +196,10 @@ mod tests {
             "s1_1_2_3_4",
             "s1_1_2_3_",
             "s1_1_2_3_t_t",
+            "s1_1_2_3_d1",
+            "s1_1_2_3_d-1_2",
+            "s1_1_2_3_d1_2_t",
+            "s1_1_2_3_d1_02",
             "s1_-1_2_3",
             "s1_+1_2_3",
             "s1_01_2_3",
@@ -176,11 +223,24 @@ mod tests {
         assert!("t1_1_2".parse::<SyncToken>().is_err());
     }
 
+    #[test]
+    fn a_mark_is_of_one_device() {
+        let mark = Mark::new(7, "@a:x", "D");
+        assert!(mark.is_of("@a:x", "D"));
+        assert!(!mark.is_of("@a:x", "E") && !mark.is_of("@b:x", "D"));
+        // Tokens outlive the process that gave them.
+        assert_eq!(mark.device, 0xfc7de8b0);
+    }
+
     proptest! {
         #[test]
-        fn read_back_as_written(pos in 0..=i64::MAX, serial: u64, epoch: u64, typing: bool, topo: i64, minor: i64) {
+        fn read_back_as_written(
+            pos in 0..=i64::MAX, serial: u64, epoch: u64, typing: bool,
+            mark in proptest::option::of((0..=i64::MAX, any::<u32>())), topo: i64, minor: i64,
+        ) {
+            let to_device = mark.map(|(pos, device)| Mark { pos, device });
             for token in [
-                Token::Sync(SyncToken { pos, serial, epoch, typing }),
+                Token::Sync(SyncToken { pos, serial, epoch, typing, to_device }),
                 Token::Timeline(TimelineToken { topo, minor }),
             ] {
                 let written = token.to_string();
@@ -190,7 +250,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_read_prints_the_same(s in "[st]1(_-?[0-9a-f]{0,20}){0,4}|\\PC{0,20}") {
+        fn whatever_is_read_prints_the_same(s in "[st]1(_-?[0-9a-f]{0,20}){0,6}|\\PC{0,20}") {
             if let Ok(token) = s.parse::<Token>() {
                 prop_assert_eq!(token.to_string(), s);
             }
@@ -198,7 +258,7 @@ mod tests {
 
         #[test]
         fn a_boundary_parts_what_was_seen_from_what_was_not(pos in 0..1_000_000i64, other in 0..1_000_000i64) {
-            let boundary = SyncToken { pos, serial: 0, epoch: 0, typing: false }.boundary();
+            let boundary = SyncToken { pos, serial: 0, epoch: 0, typing: false, to_device: None }.boundary();
             // A live event has the key (pos, 0), history that was fetched into the gap before it (pos, -n).
             for minor in [0, -1, -50] {
                 prop_assert_eq!(TimelineToken { topo: other, minor } < boundary, other <= pos);

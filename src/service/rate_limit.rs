@@ -33,6 +33,8 @@ pub enum Limited {
     AccountData,
     Report,
     Receipt,
+    ToDevice,
+    KeyBackup,
 }
 
 impl Limited {
@@ -53,6 +55,8 @@ impl Limited {
             Self::AccountData => "account_data",
             Self::Report => "report",
             Self::Receipt => "receipt",
+            Self::ToDevice => "to_device",
+            Self::KeyBackup => "key_backup",
         }
     }
 }
@@ -129,6 +133,8 @@ impl RateLimits {
             Limited::AccountData => all.account_data,
             Limited::Report => all.report,
             Limited::Receipt => all.receipt,
+            Limited::ToDevice => all.to_device,
+            Limited::KeyBackup => all.key_backup,
         };
         limit.0.filter(|_| all.enabled)
     }

@@ -3,7 +3,7 @@
 use crate::{
     Sql, account_data,
     error::{Error, Result},
-    keys,
+    key_backup, keys,
     outbox::{self, NewItem},
     registration_tokens,
     sessions::{self, Ending, NewSession},
@@ -359,7 +359,8 @@ impl Op for CleanAccount {
         let limit = i64::from(self.limit);
         account_data::forget_total(tx, &self.user_id).await?;
         let data = tx.execute(DELETE_ACCOUNT_DATA, args![&self.user_id, limit]).await?;
-        Ok(data + tx.execute(DELETE_FILTERS, args![&self.user_id, limit]).await?)
+        let filters = tx.execute(DELETE_FILTERS, args![&self.user_id, limit]).await?;
+        Ok(data + filters + key_backup::clean(tx, &self.user_id, limit).await?)
     }
 }
 

@@ -11,6 +11,7 @@ statements! {
     ACCOUNT_DATA = "SELECT DISTINCT user_id FROM account_data WHERE pos > $1 LIMIT $2";
     MEMBERSHIPS = "SELECT DISTINCT user_id FROM membership_changes WHERE pos > $1 LIMIT $2";
     PRIVATE_RECEIPTS = "SELECT DISTINCT user_id FROM receipts WHERE type = 'm.read.private' AND pos > $1 LIMIT $2";
+    TO_DEVICE = "SELECT DISTINCT user_id FROM to_device WHERE pos > $1 LIMIT $2";
     REVOCATIONS = "SELECT user_id, device_id FROM revocations WHERE pos > $1 LIMIT $2";
 }
 
@@ -55,7 +56,7 @@ impl Query for ChangesAfter {
             changes.wakes.push(Wake::Room(row.get(0)?));
             changes.rooms.push(row.get(1)?);
         }
-        for stmt in [ACCOUNT_DATA, MEMBERSHIPS, PRIVATE_RECEIPTS] {
+        for stmt in [ACCOUNT_DATA, MEMBERSHIPS, PRIVATE_RECEIPTS, TO_DEVICE] {
             let users = tx.query(stmt, args![self.pos, self.limit]).await?;
             changes.too_many |= full(users.len());
             for mut row in users {

@@ -13,6 +13,7 @@ mod error;
 pub mod filters;
 pub mod follow;
 mod job;
+pub mod key_backup;
 pub mod keys;
 pub mod memberships;
 pub mod metrics_names;
@@ -33,6 +34,7 @@ mod tally;
 #[cfg(test)]
 mod testing;
 pub mod timeline;
+pub mod to_device;
 pub mod transactions;
 mod tx;
 pub mod unread;
@@ -77,6 +79,9 @@ pub trait Storage:
     + timeline::Timeline
     + memberships::Memberships
     + ephemeral::Receipts
+    + to_device::ToDevice
+    + key_backup::KeyBackups
+    + key_backup::KeyBackupKeys
     + sync_page::SyncPages
     + follow::Follow
     + keys::Keys
@@ -146,6 +151,8 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (keys::cross_signing::ALL, keys::cross_signing::ALL_BULK),
         (keys::lists::ALL, keys::lists::ALL_BULK),
         (keys::one_time::ALL, keys::one_time::ALL_BULK),
+        (key_backup::ALL, key_backup::ALL_BULK),
+        (key_backup::keys::ALL, key_backup::keys::ALL_BULK),
         (memberships::ALL, memberships::ALL_BULK),
         (profiles::ALL, profiles::ALL_BULK),
         (refresh::ALL, refresh::ALL_BULK),
@@ -165,6 +172,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (timeline::ALL, timeline::ALL_BULK),
         (timeline::by_time::ALL, timeline::by_time::ALL_BULK),
         (timeline::paging::ALL, timeline::paging::ALL_BULK),
+        (to_device::ALL, to_device::ALL_BULK),
         (transactions::ALL, transactions::ALL_BULK),
         (unread::ALL, unread::ALL_BULK),
         (user_directory::ALL, user_directory::ALL_BULK),

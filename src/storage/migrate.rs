@@ -50,7 +50,9 @@ const MIGRATIONS: &[Migration] = &[
     both!("0007_unread"),
     both!("0008_indexes"),
     both!("0009_reports_and_totals"),
-    both!("0010_keys"),
+    both!("0010_to_device"),
+    both!("0011_key_backup"),
+    both!("0012_keys"),
 ];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

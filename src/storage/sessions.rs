@@ -11,6 +11,7 @@ use crate::{
     error::Result,
     keys,
     outbox::{self, NewItem},
+    to_device,
     tx::{Answer, Engine, Op, Query, Reads, Row, Tx, Wake, args, statements},
 };
 
@@ -198,7 +199,9 @@ impl<E: Engine> Sessions for Sql<E> {
 /// Writes the device, if it is new, and the token.
 pub(crate) async fn start<T: Tx>(tx: &mut T, user_id: &str, session: &NewSession) -> Result<()> {
     let NewSession { device_id, display_name, token_hash, created_ms, expires_ms, refresh } = session;
-    tx.execute(INSERT_DEVICE, args![user_id, device_id, display_name.clone(), *created_ms]).await?;
+    if tx.execute(INSERT_DEVICE, args![user_id, device_id, display_name.clone(), *created_ms]).await? == 1 {
+        to_device::forget(tx, user_id, device_id).await?;
+    }
     if let Some(refresh) = refresh {
         insert_refresh(tx, user_id, device_id, refresh, None, *created_ms).await?;
     }
@@ -450,7 +453,7 @@ impl Op for CleanDevice {
         let tokens = delete_tokens(tx, &self.user_id, std::slice::from_ref(&self.device_id)).await?;
         let limit = i64::from(self.limit);
         let rest = tx.execute(DELETE_DEVICE_TRANSACTIONS, args![&self.user_id, &self.device_id, limit]).await?;
-        Ok(tokens + rest)
+        Ok(tokens + rest + to_device::clean(tx, &self.user_id, &self.device_id, limit).await?)
     }
 }
 

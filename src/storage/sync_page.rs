@@ -24,6 +24,7 @@ use crate::{
     ephemeral::Receipt,
     keys::{self, DeviceLists, KeyCounts},
     rooms::{RoomRow, StoredEvent},
+    to_device::{self, Waiting},
     tx::{Answer, Engine, Query, Reads, args, statements},
     unread::{self, Unread},
 };
@@ -37,6 +38,8 @@ statements! {
 pub struct SyncQuery {
     pub user_id: String,
     pub device_id: String,
+    /// Of the messages to the device, those up to here have been told to it.
+    pub to_device_told: i64,
     /// Position that the client has seen everything up to; `None` for the first sync.
     pub since: Option<i64>,
     /// The newest so many events of each room
@@ -69,6 +72,8 @@ pub struct SyncPage {
     /// What the device has left to be given out, and where that last changed.
     pub keys: (KeyCounts, i64),
     pub device_lists: DeviceLists,
+    /// The first of the messages that wait for the device, not all if there are many.
+    pub to_device: Vec<Waiting>,
     /// The numbers of all rooms that the user is joined to: whose changes to wait for.
     pub following: Vec<i64>,
     /// How many are in each of them.
@@ -172,6 +177,8 @@ impl Query for ReadSync {
         page.ignored = Arc::new(Ignored::of(ignored.first().and_then(|(_, content)| content.as_deref())));
         page.account_data = account_data.remove(&0).unwrap_or_default();
         page.keys = keys::one_time::counts(tx, &q.user_id, &q.device_id).await?;
+        page.to_device =
+            to_device::waiting(tx, &q.user_id, &q.device_id, q.to_device_told, to_device::MOST_AT_ONCE).await?;
         if q.since == Some(head) && !q.full_state {
             return Ok(page);
         }

@@ -5,6 +5,7 @@
 mod data;
 mod memory;
 mod room;
+mod to_device;
 mod unread;
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
@@ -78,7 +79,10 @@ impl Syncs {
     pub async fn sync(&self, reader: Reader<'_>, wish: SyncWish) -> Result<Response> {
         let timeout = wish.timeout.unwrap_or(self.timeouts.default).max(self.timeouts.min).min(self.timeouts.max);
         let deadline = tokio::time::Instant::now() + timeout;
-        if let Some((page, _)) = self.read_memory(reader, &wish)?
+        // Whoever was told messages may have more waiting for them, of which memory knows nothing.
+        let mut from_memory = !self.acknowledge(reader, &wish).await?;
+        if from_memory
+            && let Some((page, _)) = self.read_memory(reader, &wish)?
             && !page.is_empty_page()
         {
             return Ok(self.hand_over(reader, page));
@@ -96,7 +100,9 @@ impl Syncs {
                 return Ok(Response::new(since.to_string()));
             }
             let over = tokio::time::Instant::now() >= deadline || self.shutdown.is_said();
-            let (page, following) = match self.read_memory(reader, &wish)? {
+            let remembered = if from_memory { self.read_memory(reader, &wish)? } else { None };
+            from_memory = true;
+            let (page, following) = match remembered {
                 Some(read) => read,
                 // Boxed, as what a read needs is much, and those who wait are many.
                 None => Box::pin(self.read_database(reader, &wish)).await?,
@@ -160,7 +166,8 @@ impl Syncs {
         // Who joined a room just now has seen nothing of it.
         let fresh: Vec<i64> = page.joined.iter().filter(|r| r.initial).map(|r| r.room.room_sn).collect();
         let typers = self.typing.typers(&page.following, &fresh, self.seen(wish.since));
-        let next = SyncToken { pos: page.head, serial, epoch: self.epoch, typing: typers.somebody };
+        let to_device = to_device::mark(reader, &page.to_device);
+        let next = SyncToken { pos: page.head, serial, epoch: self.epoch, typing: typers.somebody, to_device };
         let keys_moved = wish.since.is_some_and(|since| page.keys.1 > since.pos);
         let mut response = self.response(reader, wish, page, typers, next).await?;
         response.presence.events = presence;
@@ -211,6 +218,7 @@ impl Syncs {
             }
         }
 
+        response.to_device.events = to_device::events(page.to_device)?;
         for room in page.joined {
             let (id, joined) = self.joined(reader, wish, &room)?;
             response.rooms.join.insert(id, joined);
@@ -266,6 +274,7 @@ fn query(reader: Reader<'_>, wish: &SyncWish, lazy: Option<Lazy>) -> SyncQuery {
     SyncQuery {
         user_id: reader.user.to_string(),
         device_id: reader.device.to_owned(),
+        to_device_told: to_device::told(reader, wish),
         since: wish.since.map(|t| t.pos),
         timeline_limit: i64::try_from(wish.timeline_limit()).unwrap_or(10),
         filter: room.timeline.clone(),

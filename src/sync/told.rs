@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     fn token(pos: i64) -> SyncToken {
-        SyncToken { pos, serial: 0, epoch: 1, typing: false }
+        SyncToken { pos, serial: 0, epoch: 1, typing: false, to_device: None }
     }
 
     fn told(members: &[(i64, &str)]) -> Arc<Told> {

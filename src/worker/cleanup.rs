@@ -1,7 +1,7 @@
 //! Removing what nobody needs any more, a bounded piece at a time.
 
-use hearth_core::{Result, clock::Clock};
-use hearth_storage::{Storage, sessions::DeviceCleanup};
+use hearth_core::{Error, Result, clock::Clock};
+use hearth_storage::{Storage, key_backup::DeletedBackup, sessions::DeviceCleanup};
 use ruma::UserId;
 
 /// The most rows that one transaction removes, so that nobody waits long behind it.
@@ -23,6 +23,14 @@ pub async fn clean_devices(storage: &dyn Storage, payload: &str) -> Result<()> {
     for device in &job.devices {
         while storage.clean_device(&job.user_id, device, BATCH).await? >= u64::from(BATCH) {}
     }
+    Ok(())
+}
+
+/// Does what an item of the queue [`BACKUP_CLEANUP`](hearth_storage::key_backup::BACKUP_CLEANUP) says: removes the keys of
+/// a backup that was deleted. May be done again.
+pub async fn clean_backup(storage: &dyn Storage, payload: &str) -> Result<()> {
+    let DeletedBackup { user_id, version } = serde_json::from_str(payload).map_err(Error::internal)?;
+    while storage.clean_backup(&user_id, version, BATCH).await? > 0 {}
     Ok(())
 }
 

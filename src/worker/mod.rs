@@ -21,7 +21,10 @@ use hearth_core::{
     Error, Result,
     clock::{Clock, Rng, random_string},
 };
-use hearth_storage::{Storage, accounts::DEACTIVATED, profiles::PROFILE, rooms::MOVES, sessions::DEVICE_CLEANUP};
+use hearth_storage::{
+    Storage, accounts::DEACTIVATED, key_backup::BACKUP_CLEANUP, profiles::PROFILE, rooms::MOVES,
+    sessions::DEVICE_CLEANUP,
+};
 use ruma::{OwnedRoomId, OwnedUserId};
 
 use self::drain::Next;
@@ -77,6 +80,7 @@ pub fn start(workers: Workers, supervisor: &Supervisor) -> Arc<Pulse> {
     supervisor.start("presence", presence::run(Arc::clone(&workers)));
     supervisor.start("follow", follow::run(Arc::clone(&workers), Arc::clone(&pulse)));
     supervisor.start(DEVICE_CLEANUP, drain::run(Arc::clone(&workers), DEVICE_CLEANUP, clean_device));
+    supervisor.start(BACKUP_CLEANUP, drain::run(Arc::clone(&workers), BACKUP_CLEANUP, clean_backup));
     supervisor.start(PROFILE, drain::run(Arc::clone(&workers), PROFILE, show_profile));
     supervisor.start(DEACTIVATED, drain::run(Arc::clone(&workers), DEACTIVATED, clean_account));
     supervisor.start(MOVES, drain::run(Arc::clone(&workers), MOVES, follow_upgrade));
@@ -109,6 +113,13 @@ fn purge<'a>(workers: &'a Workers, _: &'a str) -> BoxFuture<'a, Result<Next>> {
 fn clean_device<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Result<Next>> {
     Box::pin(async move {
         cleanup::clean_devices(&*workers.storage, payload).await?;
+        Ok(Next::Done)
+    })
+}
+
+fn clean_backup<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Result<Next>> {
+    Box::pin(async move {
+        cleanup::clean_backup(&*workers.storage, payload).await?;
         Ok(Next::Done)
     })
 }

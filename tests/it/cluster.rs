@@ -302,3 +302,33 @@ async fn an_upgrade_on_the_one_does_not_bring_back_what_was_redacted_on_the_othe
     assert!(!state.to_string().contains("a secret"), "{state}");
     end(given, one, two).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_to_a_device_finds_it_on_the_other() {
+    let (given, one, two) = two_servers().await;
+    let alice = Person::registers(&one, "alice").await;
+    let bob = Person::registers(&two, "bob").await;
+    let notes = |page: &serde_json::Value| -> Vec<i64> {
+        let events = page["to_device"]["events"].as_array().cloned().unwrap_or_default();
+        events.iter().map(|event| event["content"]["n"].as_i64().unwrap()).collect()
+    };
+    bob.syncs().await;
+    for n in 0..3 {
+        bob.syncs().await;
+        let poll = bob.waits().await;
+        let path = format!("/sendToDevice/org.example.note/{n}");
+        let body = json!({ "messages": { &bob.id: { "*": { "n": n } } } });
+        // One request that reaches both is one message.
+        let there = alice.turns_to(&two);
+        let (a, b) = join(alice.put(&path, body.clone()), there.put(&path, body)).await;
+        a.ok();
+        b.ok();
+        assert_eq!(notes(&poll.ends().await), [n]);
+        let here = bob.turns_to(&one);
+        assert_eq!(notes(&here.waits().await.ends().await), [n]);
+        assert_eq!(notes(&here.syncs().await), [n]);
+        assert!(notes(&here.syncs().await).is_empty());
+        assert!(notes(&bob.syncs().await).is_empty(), "acknowledged on the other");
+    }
+    end(given, one, two).await;
+}

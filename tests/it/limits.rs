@@ -234,6 +234,29 @@ each_backend! {
         alice.asks(&room, &receipt, json!({})).await.ok();
     }
 
+    async fn devices_and_backups_are_not_flooded(given: Given) {
+        let limits = RateLimit { to_device: Limit::of(1.0, 2), key_backup: Limit::of(1.0, 2), ..RateLimit::default() };
+        let server = strict_server(given, limits).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let send = async |who: &Person, txn: u32| {
+            let messages = json!({ &bob.id: { "*": {} } });
+            who.put(&format!("/sendToDevice/x.y/{txn}"), json!({ "messages": messages })).await
+        };
+        send(&alice, 1).await.ok();
+        send(&alice, 2).await.ok();
+        let wait = told_to_wait(&send(&alice, 3).await);
+        send(&bob, 1).await.ok();
+        let method = json!({ "algorithm": "m", "auth_data": {} });
+        alice.post("/room_keys/version", method).await.ok();
+        let put = async || alice.put("/room_keys/keys?version=1", json!({ "rooms": {} })).await;
+        put().await.ok();
+        told_to_wait(&put().await);
+        alice.get("/room_keys/version").await.ok();
+        server.clock.advance(wait);
+        send(&alice, 3).await.ok();
+        put().await.ok();
+    }
+
     async fn rooms_joins_and_invites_have_limits_of_their_own(given: Given) {
         let limits = RateLimit {
             room_creation: Limit::of(0.001, 4),

@@ -11,6 +11,7 @@ mod capabilities;
 mod devices;
 mod directory;
 mod filters;
+mod key_backup;
 mod keys;
 mod lenient;
 mod login;
@@ -24,6 +25,7 @@ mod shared_secret;
 mod spaces;
 mod sync;
 mod tags;
+mod to_device;
 mod user_directory;
 mod versions;
 mod well_known;
@@ -50,6 +52,8 @@ pub fn routes(r: Routes) -> Routes {
     let r = directory::routes(r);
     let r = messages::routes(r);
     let r = sync::routes(r);
+    let r = to_device::routes(r);
+    let r = key_backup::routes(r);
     shared_secret::routes(r)
 }
 

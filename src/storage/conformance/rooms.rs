@@ -187,6 +187,7 @@ pub(super) fn from_now_on(user: &str, since: impl Into<Option<i64>>) -> SyncQuer
     SyncQuery {
         user_id: user.to_owned(),
         device_id: "D".to_owned(),
+        to_device_told: 0,
         since: since.into(),
         timeline_limit: 10,
         filter: RoomEventFilter::default(),

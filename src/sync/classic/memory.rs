@@ -40,7 +40,7 @@ impl Syncs {
             });
         }
 
-        let next = SyncToken { pos: news.top, serial, epoch: self.epoch, typing: typers.somebody };
+        let next = SyncToken { pos: news.top, serial, epoch: self.epoch, typing: typers.somebody, to_device: None };
         let mut response = Response::new(next.to_string());
         response.presence.events = presence;
         keys::show_left(&mut response, &keys_left);
