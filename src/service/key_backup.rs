@@ -24,7 +24,7 @@ const MAX_ALGORITHM_BYTES: usize = 255;
 const MAX_AUTH_DATA_BYTES: usize = 64 << 10;
 /// Clients use the newest, and mostly delete the others.
 const MAX_BACKUPS: u32 = 100;
-/// A session has one in each room that it is of.
+/// One for each session of each room that somebody was ever in.
 const MAX_KEYS: u32 = 500_000;
 /// Clients put one or two hundred at once.
 const MAX_KEYS_AT_ONCE: usize = 5_000;

@@ -25,16 +25,21 @@ statements! {
     KEYS_OF_ROOM = "SELECT room_id, session_id, is_verified, first_message_index, forwarded_count, session_data
         FROM key_backup_keys WHERE user_id = $1 AND version = $2 AND room_id = $3 AND session_id > $4
         ORDER BY session_id LIMIT $5";
-    DELETE = "DELETE FROM key_backup_keys WHERE user_id = $1 AND version = $2 AND (room_id, session_id) IN
+    // Where the first so many end. Asked before they are deleted: Postgres would read all keys to find so many in a list.
+    END = "SELECT room_id, session_id FROM
         (SELECT room_id, session_id FROM key_backup_keys WHERE user_id = $1 AND version = $2
-            ORDER BY room_id, session_id LIMIT $3)";
-    DELETE_OF_ROOM = "DELETE FROM key_backup_keys WHERE user_id = $1 AND version = $2 AND room_id = $3 AND session_id IN
+            ORDER BY room_id, session_id LIMIT $3) AS first
+        ORDER BY room_id DESC, session_id DESC LIMIT 1";
+    DELETE_UP_TO = "DELETE FROM key_backup_keys WHERE user_id = $1 AND version = $2
+        AND (room_id, session_id) <= ($3, $4)";
+    END_IN_ROOM = "SELECT session_id FROM
         (SELECT session_id FROM key_backup_keys WHERE user_id = $1 AND version = $2 AND room_id = $3
-            ORDER BY session_id LIMIT $4)";
+            ORDER BY session_id LIMIT $4) AS first
+        ORDER BY session_id DESC LIMIT 1";
+    DELETE_IN_ROOM_UP_TO = "DELETE FROM key_backup_keys WHERE user_id = $1 AND version = $2 AND room_id = $3
+        AND session_id <= $4";
     DELETE_ONE = "DELETE FROM key_backup_keys WHERE user_id = $1 AND version = $2 AND room_id = $3 AND session_id = $4";
-    CLEAN_USER = "DELETE FROM key_backup_keys WHERE user_id = $1 AND (version, room_id, session_id) IN
-        (SELECT version, room_id, session_id FROM key_backup_keys WHERE user_id = $1
-            ORDER BY version, room_id, session_id LIMIT $2)";
+    ANY_VERSION = "SELECT version FROM key_backup_keys WHERE user_id = $1 ORDER BY version LIMIT 1";
     bulk PUT = "key_backup_keys" (
         "user_id": Text, "version": Int, "room_id": Text, "session_id": Text, "is_verified": Int,
         "first_message_index": Int, "forwarded_count": Int, "session_data": Text
@@ -321,8 +326,8 @@ impl Op for DeleteKeys {
         lock(tx, user).await?;
         let Some(Backup { count, etag, .. }) = backup(tx, user, Some(version)).await? else { return Ok(None) };
         let gone = match &self.which {
-            Which::All => tx.execute(DELETE, args![user, version, limit]).await?,
-            Which::Room(room) => tx.execute(DELETE_OF_ROOM, args![user, version, room, limit]).await?,
+            Which::All => delete_first(tx, user, version, limit).await?,
+            Which::Room(room) => delete_first_in_room(tx, user, version, room, limit).await?,
             Which::One(room, session) => tx.execute(DELETE_ONE, args![user, version, room, session]).await?,
         };
         if gone == 0 {
@@ -352,12 +357,34 @@ impl Op for Clean {
         if backup(tx, &self.user_id, Some(self.version)).await?.is_some() {
             return Ok(0);
         }
-        tx.execute(DELETE, args![&self.user_id, self.version, self.limit]).await
+        delete_first(tx, &self.user_id, self.version, self.limit).await
     }
 }
 
+async fn delete_first<T: Tx>(tx: &mut T, user_id: &str, version: i64, limit: i64) -> Result<u64> {
+    let Some(mut end) = tx.query_opt(END, args![user_id, version, limit]).await? else { return Ok(0) };
+    let (room, session): (String, String) = (end.get(0)?, end.get(1)?);
+    tx.execute(DELETE_UP_TO, args![user_id, version, room, session]).await
+}
+
+async fn delete_first_in_room<T: Tx>(
+    tx: &mut T,
+    user_id: &str,
+    version: i64,
+    room_id: &str,
+    limit: i64,
+) -> Result<u64> {
+    let end = tx.query_opt(END_IN_ROOM, args![user_id, version, room_id, limit]).await?;
+    let Some(mut end) = end else { return Ok(0) };
+    tx.execute(DELETE_IN_ROOM_UP_TO, args![user_id, version, room_id, end.get::<String>(0)?]).await
+}
+
+/// Removes some keys of a user, in whatever backup; how many there were.
 pub(super) async fn clean_user<T: Tx>(tx: &mut T, user_id: &str, limit: i64) -> Result<u64> {
-    tx.execute(CLEAN_USER, args![user_id, limit]).await
+    match tx.query_opt(ANY_VERSION, args![user_id]).await? {
+        Some(mut row) => delete_first(tx, user_id, row.get(0)?, limit).await,
+        None => Ok(0),
+    }
 }
 
 #[cfg(test)]
