@@ -18,6 +18,12 @@ use crate::{
 const STATEMENT: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// Each statement is planned once a connection, and along the indexes that it was written for, as SQLite does. The planner
+/// would choose by what it believes of the tables, which is wrong while they are young, plan anew for each list of rooms,
+/// and take the time to compile what runs for a millisecond.
+const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET jit = off;
+    SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
+
 /// What an error means to the transaction that it met.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
@@ -73,7 +79,7 @@ impl Session {
     pub(super) async fn connect(options: &PgConnectOptions, deadline: Instant) -> Result<Self> {
         let mut pause = Duration::from_millis(20);
         loop {
-            let error = match timeout(CONNECT, PgConnection::connect_with(options)).await {
+            let error = match timeout(CONNECT, open(options)).await {
                 Ok(Ok(conn)) => return Ok(Self { conn, texts: HashMap::new(), statements: 0 }),
                 Ok(Err(error)) => error,
                 Err(_) => sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()),
@@ -190,6 +196,12 @@ impl Session {
         let prepared = self.conn.prepare(AssertSqlSafe(sql).into_sql_str()).await;
         prepared.map(|_| ()).map_err(|e| Fault::of(name, &e).into_error())
     }
+}
+
+async fn open(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    let mut conn = PgConnection::connect_with(options).await?;
+    conn.execute(sqlx::raw_sql(PLANS)).await?;
+    Ok(conn)
 }
 
 async fn in_time<T>(name: &'static str, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
