@@ -8,10 +8,11 @@ use crate::{
 
 statements! {
     ROOMS = "SELECT room_sn, room_id FROM rooms WHERE touched_pos > $1 LIMIT $2";
-    ACCOUNT_DATA = "SELECT DISTINCT user_id FROM account_data WHERE pos > $1 LIMIT $2";
-    MEMBERSHIPS = "SELECT DISTINCT user_id FROM membership_changes WHERE pos > $1 LIMIT $2";
-    PRIVATE_RECEIPTS = "SELECT DISTINCT user_id FROM receipts WHERE type = 'm.read.private' AND pos > $1 LIMIT $2";
-    TO_DEVICE = "SELECT DISTINCT user_id FROM to_device WHERE pos > $1 LIMIT $2";
+    // Some of them more than once: for a DISTINCT, the whole of an index by user would be read.
+    ACCOUNT_DATA = "SELECT user_id FROM account_data WHERE pos > $1 LIMIT $2";
+    MEMBERSHIPS = "SELECT user_id FROM membership_changes WHERE pos > $1 LIMIT $2";
+    PRIVATE_RECEIPTS = "SELECT user_id FROM receipts WHERE type = 'm.read.private' AND pos > $1 LIMIT $2";
+    TO_DEVICE = "SELECT user_id FROM to_device WHERE pos > $1 LIMIT $2";
     REVOCATIONS = "SELECT user_id, device_id FROM revocations WHERE pos > $1 LIMIT $2";
 }
 

@@ -49,7 +49,9 @@ statements! {
     THREAD_COUNTS = "INSERT INTO push_threads (room_sn, thread, last_pos) VALUES ($1, $2, $3)
         ON CONFLICT (room_sn, thread) DO UPDATE SET last_pos = excluded.last_pos";
     // `base`: of each room, what was read in all threads, or when the user joined. `place`: each thread with something
-    // after that, and up to where it was read. `who`: whose totals to add there, and whose to subtract.
+    // after that, and up to where it was read. `who`: whose totals to add there, and whose to subtract. `step`: where these
+    // totals stand now, and where they stood then. CROSS JOIN: SQLite keeps to this order, or it might begin with a table
+    // of all there is.
     UNREAD = "WITH base AS MATERIALIZED (
             SELECT r.room_sn, r.last_pos, COALESCE((SELECT MAX(b.pos) FROM (
                 SELECT c.pos FROM membership_changes c WHERE c.user_id = $2 AND c.room_sn = r.room_sn
@@ -74,24 +76,28 @@ statements! {
             SELECT p.room_sn, p.thread, p.pos, '' AS sender, 1 AS sign FROM place p
             UNION ALL
             SELECT p.room_sn, p.thread, p.pos, m.user_id, -1 FROM place p
-                JOIN memberships m ON m.room_sn = p.room_sn AND m.user_id = ANY($3)
-        ), class AS (SELECT '' AS class UNION ALL SELECT $2)
-        SELECT c.room_sn, c.thread, CAST(SUM(c.notify) AS BIGINT), CAST(SUM(c.highlight) AS BIGINT) FROM (
-            SELECT w.room_sn, w.thread, w.sign * (n.notify - COALESCE(o.notify, 0)) AS notify,
-                w.sign * (n.highlight - COALESCE(o.highlight, 0)) AS highlight
+                CROSS JOIN memberships m WHERE m.room_sn = p.room_sn AND m.user_id = ANY($3)
+        ), class AS (SELECT '' AS class UNION ALL SELECT $2
+        ), step AS MATERIALIZED (
+            SELECT w.room_sn, k.class, w.thread, w.sender, w.sign, w.pos,
+                (SELECT MAX(t.pos) FROM push_totals t WHERE t.room_sn = w.room_sn AND t.class = k.class
+                    AND t.thread = w.thread AND t.sender = w.sender) AS now,
+                (SELECT MAX(t.pos) FROM push_totals t WHERE t.room_sn = w.room_sn AND t.class = k.class
+                    AND t.thread = w.thread AND t.sender = w.sender AND t.pos <= w.pos) AS was
             FROM who w CROSS JOIN class k
-            CROSS JOIN push_totals n
-            LEFT JOIN push_totals o ON o.room_sn = w.room_sn AND o.class = k.class AND o.thread = w.thread
-                AND o.sender = w.sender AND o.pos = (SELECT MAX(t.pos) FROM push_totals t WHERE t.room_sn = w.room_sn
-                    AND t.class = k.class AND t.thread = w.thread AND t.sender = w.sender AND t.pos <= w.pos)
-            WHERE n.room_sn = w.room_sn AND n.class = k.class AND n.thread = w.thread AND n.sender = w.sender
-                AND n.pos = (SELECT MAX(t.pos) FROM push_totals t WHERE t.room_sn = w.room_sn
-                    AND t.class = k.class AND t.thread = w.thread AND t.sender = w.sender)
-                AND n.pos > w.pos
+        )
+        SELECT c.room_sn, c.thread, CAST(SUM(c.notify) AS BIGINT), CAST(SUM(c.highlight) AS BIGINT) FROM (
+            SELECT s.room_sn, s.thread, s.sign * (n.notify - COALESCE(o.notify, 0)) AS notify,
+                s.sign * (n.highlight - COALESCE(o.highlight, 0)) AS highlight
+            FROM step s CROSS JOIN push_totals n
+            LEFT JOIN push_totals o ON o.room_sn = s.room_sn AND o.class = s.class AND o.thread = s.thread
+                AND o.sender = s.sender AND o.pos = s.was
+            WHERE s.now > s.pos AND n.room_sn = s.room_sn AND n.class = s.class AND n.thread = s.thread
+                AND n.sender = s.sender AND n.pos = s.now
             UNION ALL
-            SELECT p.room_sn, p.thread, -r.notify, -r.highlight FROM place p
-                JOIN push_redacted r ON r.room_sn = p.room_sn AND r.class IN ('', $2) AND r.thread = p.thread AND r.pos > p.pos
-            WHERE r.sender <> ALL($3)
+            SELECT p.room_sn, p.thread, -r.notify, -r.highlight FROM place p CROSS JOIN class k CROSS JOIN push_redacted r
+            WHERE r.room_sn = p.room_sn AND r.class = k.class AND r.thread = p.thread AND r.pos > p.pos
+                AND r.sender <> ALL($3)
         ) c GROUP BY c.room_sn, c.thread";
 
     bulk TOTALS = "push_totals" (

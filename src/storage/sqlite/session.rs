@@ -123,6 +123,26 @@ impl Session {
         Ok(prepared.readonly())
     }
 
+    /// The tables that it reads from one end to the other.
+    #[cfg(test)]
+    pub(super) fn scans(&mut self, stmt: Stmt) -> Result<Vec<String>> {
+        let fault = |e| error(stmt.name, &e);
+        let mut tables = Vec::new();
+        let text = format!("EXPLAIN QUERY PLAN {}", translate(stmt.sql));
+        let mut explained = self.conn.prepare(&text).map_err(fault)?;
+        for i in 1..=explained.parameter_count() {
+            explained.raw_bind_parameter(i, array(&[1], |v| SqliteValue::Integer(*v))).map_err(fault)?;
+        }
+        let mut steps = explained.raw_query();
+        while let Some(step) = steps.next().map_err(fault)? {
+            let step: String = step.get(3).map_err(fault)?;
+            if let Some(scanned) = step.strip_prefix("SCAN ") {
+                tables.push(scanned.split(' ').next().unwrap_or_default().to_owned());
+            }
+        }
+        Ok(tables)
+    }
+
     #[cfg(test)]
     pub(super) fn check_bulk(&mut self, bulk: Bulk) -> Result<()> {
         self.conn.prepare(&bulk_text(bulk)).map(|_| ()).map_err(|e| error(bulk.name, &e))
