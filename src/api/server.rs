@@ -13,10 +13,14 @@ use std::{
 
 use axum::{Router, body::Body};
 use hearth_core::clock::Rng;
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
+    server::graceful::GracefulConnection,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -96,7 +100,8 @@ impl Serving {
         };
         let shared = Arc::new(Shared {
             edge: Edge::new(router, limits.trusted, rng),
-            http: protocol(limits.head),
+            http1: http1(limits.head),
+            http2: http2(limits.head),
             free: Arc::new(Semaphore::new(limits.connections.get() as usize)),
             head: limits.head,
             write: limits.write,
@@ -139,7 +144,8 @@ impl Serving {
 
 struct Shared {
     edge: Edge,
-    http: auto::Builder<TokioExecutor>,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
     free: Arc<Semaphore>,
     head: Duration,
     write: Duration,
@@ -148,12 +154,16 @@ struct Shared {
     cut: CancellationToken,
 }
 
-fn protocol(head: Duration) -> auto::Builder<TokioExecutor> {
-    let mut http = auto::Builder::new(TokioExecutor::new());
-    // HTTP/1 counts this time from the end of the request before, so it also ends connections that nobody uses.
-    http.http1().timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(64 << 10);
-    http.http2()
-        .timer(TokioTimer::new())
+fn http1(head: Duration) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    // Counted from the end of the request before, so it also ends connections that nobody uses.
+    http.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(64 << 10);
+    http
+}
+
+fn http2(head: Duration) -> http2::Builder<TokioExecutor> {
+    let mut http = http2::Builder::new(TokioExecutor::new());
+    http.timer(TokioTimer::new())
         .keep_alive_interval(head)
         .keep_alive_timeout(Duration::from_secs(20))
         .max_concurrent_streams(100)
@@ -185,46 +195,77 @@ async fn connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, _p
     if let Err(e) = stream.set_nodelay(true) {
         tracing::debug!(error = %e, "TCP_NODELAY");
     }
-    let service = service_fn(|request: http::Request<Incoming>| {
-        let shared = shared.clone();
-        async move { Ok::<_, Infallible>(shared.edge.answer(peer, request.map(Body::new)).await) }
-    });
-    let io = TokioIo::new(Patient::new(stream, shared.head, shared.write));
-    let mut conn = pin!(shared.http.serve_connection(io, service));
-    let mut stopping = false;
-    let end = loop {
-        tokio::select! {
-            end = conn.as_mut() => break end,
-            () = shared.stop.cancelled(), if !stopping => {
-                stopping = true;
-                conn.as_mut().graceful_shutdown();
-            }
-            () = shared.cut.cancelled() => break Ok(()),
-        }
+    let spoken = tokio::select! {
+        spoken = timeout(shared.head, speaks_http2(&stream)) => spoken,
+        // Who has asked nothing yet is owed nothing.
+        () = shared.stop.cancelled() => Ok(Err(io::ErrorKind::ConnectionAborted.into())),
     };
-    if let Err(e) = end {
-        tracing::debug!(error = %e, %peer, "a connection broke");
+    match spoken {
+        Err(_) => tracing::debug!(%peer, "no request came"),
+        Ok(Err(error)) => tracing::debug!(%error, %peer, "a connection broke"),
+        Ok(Ok(http2)) => {
+            if let Err(error) = serve(stream, http2, peer, &shared).await {
+                tracing::debug!(%error, %peer, "a connection broke");
+            }
+        }
     }
     open.decrement(1);
 }
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A stream that does not wait for ever: not for the first bytes, by which the protocol is told and before which no
-/// other clock runs; nor for a client that takes nothing of what it is sent.
+/// Whether the client speaks HTTP/2 without having asked, by its first bytes, which are still to be read after this: who
+/// reads them ahead of HTTP/1 makes its buffer twice as large, for as long as the connection lives.
+async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; HTTP2_PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut first).await?;
+        if seen == first.len() || seen == 0 || !HTTP2_PREFACE.starts_with(&first[..seen]) {
+            return Ok(first[..seen] == *HTTP2_PREFACE);
+        }
+        // These few bytes would be told again at once.
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn serve(stream: TcpStream, http2: bool, peer: SocketAddr, shared: &Arc<Shared>) -> Result<(), hyper::Error> {
+    let service = service_fn(|request: http::Request<Incoming>| {
+        let shared = shared.clone();
+        async move { Ok::<_, Infallible>(shared.edge.answer(peer, request.map(Body::new)).await) }
+    });
+    let io = TokioIo::new(Patient { stream, write: shared.write, stalled: None });
+    if http2 {
+        // Boxed, as it is much, and rare.
+        Box::pin(drive(shared.http2.serve_connection(io, service), shared)).await
+    } else {
+        drive(shared.http1.serve_connection(io, service), shared).await
+    }
+}
+
+/// Until the connection ends, or is told to.
+async fn drive<C: GracefulConnection>(conn: C, shared: &Shared) -> Result<(), C::Error> {
+    let mut conn = pin!(conn);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            end = conn.as_mut() => return end,
+            () = shared.stop.cancelled(), if !stopping => {
+                stopping = true;
+                conn.as_mut().graceful_shutdown();
+            }
+            () = shared.cut.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// A stream that does not wait for ever for a client that takes nothing of what it is sent.
 struct Patient {
     stream: TcpStream,
-    /// While what was read may still become the preface of HTTP/2: how much of it there is, and until when.
-    first: Option<(usize, Pin<Box<Sleep>>)>,
     write: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patient {
-    fn new(stream: TcpStream, head: Duration, write: Duration) -> Self {
-        Self { stream, first: Some((0, Box::pin(sleep(head)))), write, stalled: None }
-    }
-
     fn patience<T>(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if wrote.is_ready() {
             self.stalled = None;
@@ -238,21 +279,7 @@ impl Patient {
 
 impl AsyncRead for Patient {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let before = buf.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        let Some((seen, until)) = &mut this.first else { return read };
-        if read.is_ready() {
-            let fresh = &buf.filled()[before..];
-            let rest = &HTTP2_PREFACE[*seen..];
-            *seen += fresh.len();
-            if fresh.len() >= rest.len() || !rest.starts_with(fresh) {
-                this.first = None;
-            }
-            return read;
-        }
-        ready!(until.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request came")))
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 

@@ -331,6 +331,24 @@ async fn a_stop_does_not_wait_for_ever() {
 }
 
 #[tokio::test]
+async fn a_stop_does_not_wait_for_who_has_asked_nothing() {
+    let mut patient = limits();
+    patient.head = Duration::from_secs(3600);
+    let wire = Wire::start(patient, |r: Routes| r.public(address)).await;
+    let mut silent = Vec::new();
+    for start in ["", "PRI * HT"] {
+        let mut stream = TcpStream::connect(wire.address()).await.expect("a connection");
+        stream.write_all(start.as_bytes()).await.expect("a few bytes");
+        silent.push(stream);
+    }
+    // Whoever is answered came after them.
+    let mut stream = TcpStream::connect(wire.address()).await.expect("a connection");
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.expect("a request");
+    assert!(rest(stream).await.starts_with("HTTP/1.1 404"));
+    assert!(wire.stop(Duration::from_secs(3600)).await);
+}
+
+#[tokio::test]
 async fn a_wait_ends_with_its_client() {
     struct Gone(Arc<Notify>, Arc<AtomicBool>);
     impl Drop for Gone {
