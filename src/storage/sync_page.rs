@@ -143,11 +143,43 @@ pub struct StrippedRoom {
 /// The aggregate of what a sync reads.
 pub trait SyncPages: Send + Sync {
     fn sync_page(&self, query: SyncQuery) -> Answer<'_, SyncPage>;
+    /// Of a page no more than what the user has not read in these rooms.
+    fn unread(&self, user_id: &str, ignored: Arc<Ignored>, rooms: Vec<i64>) -> Answer<'_, UnreadNow>;
+}
+
+/// What somebody has not read.
+#[derive(Clone, Debug)]
+pub struct UnreadNow {
+    /// When.
+    pub head: i64,
+    /// A room without any is left out.
+    pub rooms: HashMap<i64, Unread>,
 }
 
 impl<E: Engine> SyncPages for Sql<E> {
     fn sync_page(&self, query: SyncQuery) -> Answer<'_, SyncPage> {
         self.0.read(ReadSync(query))
+    }
+
+    fn unread(&self, user_id: &str, ignored: Arc<Ignored>, rooms: Vec<i64>) -> Answer<'_, UnreadNow> {
+        self.0.read(ReadUnread { user_id: user_id.to_owned(), ignored, rooms })
+    }
+}
+
+struct ReadUnread {
+    user_id: String,
+    ignored: Arc<Ignored>,
+    rooms: Vec<i64>,
+}
+
+impl Query for ReadUnread {
+    const NAME: &'static str = "unread";
+    type Out = UnreadNow;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<UnreadNow> {
+        let head = tx.query_one(HEAD, args![]).await?.get(0)?;
+        let rooms = unread::unread(tx, &self.user_id, &self.ignored, self.rooms.clone()).await?;
+        Ok(UnreadNow { head, rooms })
     }
 }
 

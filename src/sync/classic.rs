@@ -21,7 +21,10 @@ use ruma::{
 };
 use serde_json::json;
 
-use self::data::{account_datum, raw, wants_ephemeral};
+use self::{
+    data::{account_datum, raw, wants_ephemeral},
+    memory::Memory,
+};
 use super::{
     Following, Syncs,
     keys::{self, KeysLeft},
@@ -82,10 +85,10 @@ impl Syncs {
         // Whoever was told messages may have more waiting for them, of which memory knows nothing.
         let mut from_memory = !self.acknowledge(reader, &wish).await?;
         if from_memory
-            && let Some((page, _)) = self.read_memory(reader, &wish)?
+            && let Memory::Page(page, _) = self.read_memory(reader, &wish)?
             && !page.is_empty_page()
         {
-            return Ok(self.hand_over(reader, page));
+            return Ok(self.hand_over(reader, *page));
         }
         let user_key = Wake::User(reader.user.as_str().into());
         let mut known = self.following.get(reader.user).unwrap_or_else(|| Arc::new(Following::nothing()));
@@ -100,13 +103,9 @@ impl Syncs {
                 return Ok(Response::new(since.to_string()));
             }
             let over = tokio::time::Instant::now() >= deadline || self.shutdown.is_said();
-            let remembered = if from_memory { self.read_memory(reader, &wish)? } else { None };
+            // Boxed, as what a read needs is much, and those who wait are many.
+            let (page, following) = Box::pin(self.read(reader, &wish, from_memory)).await?;
             from_memory = true;
-            let (page, following) = match remembered {
-                Some(read) => read,
-                // Boxed, as what a read needs is much, and those who wait are many.
-                None => Box::pin(self.read_database(reader, &wish)).await?,
-            };
             let news: Vec<Wake> = match Arc::ptr_eq(&known, &following) {
                 true => Vec::new(),
                 false => {
@@ -118,7 +117,7 @@ impl Syncs {
             waiter.also(news);
             known = following;
             if over || wish.since.is_none() || wish.full_state || !page.is_empty_page() {
-                return Ok(self.hand_over(reader, page));
+                return Ok(self.hand_over(reader, *page));
             }
             drop(page);
             if lacked {
@@ -133,6 +132,26 @@ impl Syncs {
         }
     }
 
+    async fn read(
+        &self,
+        reader: Reader<'_>,
+        wish: &SyncWish,
+        from_memory: bool,
+    ) -> Result<(Box<Page>, Arc<Following>)> {
+        match if from_memory { self.read_memory(reader, wish)? } else { Memory::No } {
+            Memory::Page(page, following) => return Ok((page, following)),
+            Memory::Lacks(rooms, following) => {
+                self.learn(reader, rooms, &following).await?;
+                if let Memory::Page(page, following) = self.read_memory(reader, wish)? {
+                    return Ok((page, following));
+                }
+            }
+            Memory::No => {}
+        }
+        let (page, following) = self.read_database(reader, wish).await?;
+        Ok((Box::new(page), following))
+    }
+
     /// This page is the answer.
     fn hand_over(&self, reader: Reader<'_>, page: Page) -> Response {
         if let Some(told) = page.told {
@@ -142,6 +161,7 @@ impl Syncs {
     }
 
     async fn read_database(&self, reader: Reader<'_>, wish: &SyncWish) -> Result<(Page, Arc<Following>)> {
+        let _turn = self.turns.acquire().await.map_err(Error::internal)?;
         // The serial first: a change after this is seen with the next token.
         let serial = self.serial.now();
         let lazy = wish.lazy().map(|(redundant, filter)| {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hearth_core::{filter::Ignored, push::Counts};
 use hearth_storage::{
-    Message, SyncPage, Unread,
+    Message, SyncPage, Unread, UnreadNow,
     unread::{DEFAULT_CLASS, MAIN},
 };
 
@@ -45,22 +45,33 @@ struct Known {
     unread: Unread,
     /// The threads are not told apart.
     summed: bool,
+    /// Messages up to here are counted.
+    up_to: i64,
 }
 
 impl Known {
-    fn new(unread: Unread) -> Self {
+    fn new(unread: Unread, up_to: i64) -> Self {
         if unread.len() > MOST_THREADS {
-            return Self { unread: unread.summed(), summed: true };
+            return Self { unread: unread.summed(), summed: true, up_to };
         }
-        Self { unread, summed: false }
+        Self { unread, summed: false, up_to }
     }
 
     fn add(&mut self, thread: &str, counts: Counts) {
         self.unread.add(if self.summed { MAIN } else { thread }, counts);
         if self.unread.len() > MOST_THREADS {
-            *self = Self::new(std::mem::take(&mut self.unread));
+            *self = Self::new(std::mem::take(&mut self.unread), self.up_to);
         }
     }
+}
+
+/// What is known of a room's unread messages.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    As(Unread),
+    Unknown,
+    /// Not of each of its threads.
+    InSum,
 }
 
 impl Following {
@@ -97,7 +108,7 @@ impl Following {
         }
         for room in &page.joined {
             if let Ok(i) = rooms.binary_search(&room.room.room_sn) {
-                unread[i] = Some(Known::new(room.unread.clone()));
+                unread[i] = Some(Known::new(room.unread.clone(), page.head));
             }
         }
         Self {
@@ -123,7 +134,7 @@ impl Following {
             let Ok(i) = self.rooms.binary_search(&message.room_sn) else { continue };
             let (Some(counted), Some(known)) = (&message.counted, &mut state.unread[i]) else { continue };
             let sender = message.pdu.sender.as_str();
-            if sender != user && !self.ignored.holds(sender) {
+            if message.pos > known.up_to && sender != user && !self.ignored.holds(sender) {
                 let before = known.unread.len();
                 known.add(&counted.thread, counted.of(DEFAULT_CLASS, user));
                 state.grown += known.unread.len().saturating_sub(before);
@@ -137,12 +148,30 @@ impl Following {
         grows
     }
 
-    /// What is unread in a room, with its threads told apart or not; `None` if that takes a look at the database.
-    pub(super) fn unread(&self, room_sn: i64, apart: bool) -> Option<Unread> {
-        let i = self.rooms.binary_search(&room_sn).ok()?;
-        let state = self.state();
-        let known = state.unread.get(i)?.as_ref()?;
-        (!known.summed || !apart).then(|| known.unread.clone())
+    /// What was found to be unread in these rooms, where it was not known yet.
+    pub(super) fn learn(&self, rooms: &[i64], found: &UnreadNow) {
+        let mut state = self.state();
+        if found.head < state.as_of {
+            // What came between was counted already, where it was known of what.
+            return;
+        }
+        for sn in rooms {
+            if let Ok(i) = self.rooms.binary_search(sn)
+                && state.unread[i].is_none()
+            {
+                state.unread[i] = Some(Known::new(found.rooms.get(sn).cloned().unwrap_or_default(), found.head));
+            }
+        }
+    }
+
+    /// What is unread in a room, with its threads told apart or not.
+    pub(super) fn unread(&self, room_sn: i64, apart: bool) -> Counted {
+        let Ok(i) = self.rooms.binary_search(&room_sn) else { return Counted::InSum };
+        match &self.state().unread[i] {
+            None => Counted::Unknown,
+            Some(known) if known.summed && apart => Counted::InSum,
+            Some(known) => Counted::As(known.unread.clone()),
+        }
     }
 
     /// About what it takes. It may be [`MOST_THREADS`] threads more before it is weighed again.
@@ -159,12 +188,31 @@ impl Following {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use hearth_core::{event::Pdu, room_version::RoomVersion};
+    use hearth_storage::unread::Counted as Notice;
+    use ruma::{RoomVersionId, event_id, room_id};
+
     use super::*;
+
+    /// A text that counts.
+    fn message(pos: i64, room_sn: i64) -> Message {
+        let json = r#"{"sender":"@a:x","type":"m.room.message","content":{},"origin_server_ts":1,"prev_events":[],
+            "auth_events":[],"depth":1}"#;
+        let version = RoomVersion::get(&RoomVersionId::V11).expect("a version that is held");
+        let pdu = Pdu::parse(json.into(), event_id!("$e").to_owned(), room_id!("!r:x").to_owned(), version);
+        let pdu = Arc::new(pdu.expect("an event"));
+        let one = Counts { notify: 1, highlight: 0 };
+        let counted =
+            Notice { thread: MAIN.to_owned(), classes: vec![(DEFAULT_CLASS.to_owned(), one)], own: Vec::new() };
+        Message { pos, sn: pos, room_sn, pdu, sent_by: None, counted: Some(Arc::new(counted)) }
+    }
 
     #[test]
     fn of_too_many_threads_the_sum_is_known() {
         let one = Counts { notify: 1, highlight: 0 };
-        let mut known = Known::new(Unread::default());
+        let mut known = Known::new(Unread::default(), 0);
         for n in 0..MOST_THREADS {
             known.add(&format!("$root{n}"), one);
         }
@@ -180,7 +228,34 @@ mod tests {
             keys: KeysLeft::default(),
             state: Mutex::new(State { as_of: 0, unread: vec![Some(known)], grown: 0 }),
         };
-        assert_eq!(following.unread(7, false).map(|unread| unread.all().notify), Some(102));
-        assert_eq!(following.unread(7, true), None);
+        let Counted::As(unread) = following.unread(7, false) else { panic!("it is known") };
+        assert_eq!(unread.all().notify, 102);
+        assert_eq!(following.unread(7, true), Counted::InSum);
+    }
+
+    #[test]
+    fn what_is_learned_later_counts_no_message_twice_and_leaves_none_out() {
+        let following = Following {
+            rooms: vec![7, 8],
+            small: Vec::new(),
+            ignored: Arc::default(),
+            keys: KeysLeft::default(),
+            state: Mutex::new(State { as_of: 10, unread: vec![None, None], grown: 0 }),
+        };
+        let one = |pos| message(pos, 7);
+        following.went_on("@me:x", &[one(11)], 11);
+        assert_eq!(following.unread(7, false), Counted::Unknown);
+        let found = |head, notify| {
+            let mut unread = Unread::default();
+            unread.add(MAIN, Counts { notify, highlight: 0 });
+            UnreadNow { head, rooms: HashMap::from([(7, unread)]) }
+        };
+        following.learn(&[7], &found(10, 4));
+        assert_eq!(following.unread(7, false), Counted::Unknown, "11 would be missing");
+        following.learn(&[7, 8], &found(12, 6));
+        following.went_on("@me:x", &[one(12), one(13)], 13);
+        let Counted::As(unread) = following.unread(7, false) else { panic!("it is known") };
+        assert_eq!(unread.all().notify, 7, "12 was among those found");
+        assert_eq!(following.unread(8, false), Counted::As(Unread::default()));
     }
 }

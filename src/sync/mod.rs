@@ -11,6 +11,7 @@ use std::{sync::Arc, time::Duration};
 use hearth_storage::Storage;
 use moka::sync::Cache;
 use ruma::OwnedUserId;
+use tokio::sync::Semaphore;
 
 use crate::{
     notify::{Known, Notifier},
@@ -42,7 +43,13 @@ pub struct Syncs {
     /// before the next read, and with the journal whether that has to be one of the database.
     following: Cache<OwnedUserId, Arc<Following>>,
     told: told::ToldMembers,
+    /// When news for a room of thousands take a look at the database, they take turns: whoever waits here holds nothing,
+    /// and what others ask of the database is not behind all of them.
+    turns: Semaphore,
 }
+
+/// So many syncs read the database at once.
+const READS_AT_ONCE: usize = 64;
 
 /// Bytes of it kept in memory.
 const FOLLOWING_BYTES: u64 = 64 << 20;
@@ -92,6 +99,7 @@ impl Syncs {
             timeouts,
             following,
             told: told::ToldMembers::new(),
+            turns: Semaphore::new(READS_AT_ONCE),
         })
     }
 }

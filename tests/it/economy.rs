@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Server, each_backend,
-    people::{Person, escaped, event_id, open_server, timeline},
+    people::{Person, escaped, event_id, joined, open_server, timeline},
 };
 
 /// What it takes to tell somebody of these rooms, after a token or from the beginning.
@@ -75,6 +75,31 @@ each_backend! {
         assert!(timeline(&waiting.ends().await, &room).contains(&message));
         let work = server.work_since(&before);
         assert_eq!(work.keys().collect::<Vec<_>>(), [&"persist"], "{work:?}");
+    }
+
+    async fn who_comes_with_a_token_is_told_of_a_message_for_a_look_at_what_is_unread(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let room = alice.opens_a_room().await;
+        bob.joins(&room).await;
+        alice.says(&room, "one").await;
+        alice.says(&room, "two").await;
+        alice.syncs().await;
+        // As after a start of the server: nothing is known of bob but that he has seen all up to here.
+        let since = format!("since={}&timeout=0", alice.since());
+        let nothing = bob.sync(&since).await;
+        assert!(nothing["rooms"]["join"].is_null(), "{nothing}");
+
+        let before = server.work();
+        let message = alice.says(&room, "three").await;
+        for _ in 0..2 {
+            let page = bob.sync(&since).await;
+            assert_eq!(timeline(&page, &room), [&*message]);
+            assert_eq!(joined(&page, &room)["unread_notifications"]["notification_count"], 3);
+        }
+        let work = server.work_since(&before);
+        assert_eq!(work.keys().collect::<Vec<_>>(), [&"persist", &"unread"], "{work:?}");
+        assert_eq!(work["unread"].runs, 1);
     }
 
     async fn a_message_that_is_sent_again_is_found_in_the_transaction(given: Given) {
