@@ -2,6 +2,7 @@
 
 use crate::{
     Result, Sql,
+    job::without_repeats,
     keys::lists,
     tx::{Answer, Engine, Query, Reads, Wake, args, statements},
 };
@@ -72,6 +73,7 @@ impl Query for ChangesAfter {
         for mut row in revoked {
             changes.revoked.push((row.get(0)?, row.get(1)?));
         }
+        changes.wakes = without_repeats(changes.wakes);
         Ok(changes)
     }
 }

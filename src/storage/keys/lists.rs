@@ -54,12 +54,12 @@ statements! {
             WHERE m.user_id = o.user_id AND m.membership = 'join'
         ) FROM each_once o ORDER BY o.user_id";
     // For other processes: the rooms of those whose devices changed.
-    ROOMS_AFTER = "SELECT DISTINCT m.room_sn FROM device_lists d
-        JOIN memberships m ON m.user_id = d.user_id AND m.membership = 'join' WHERE d.pos > $1 LIMIT $2";
+    ROOMS_AFTER = "SELECT m.room_sn FROM device_lists d CROSS JOIN memberships m
+        WHERE d.pos > $1 AND m.user_id = d.user_id AND m.membership = 'join' LIMIT $2";
     // And who has to look by themselves: for their own devices, for what is left of their keys, for what they signed.
     USERS_AFTER = "SELECT user_id FROM device_lists WHERE pos > $1
-        UNION SELECT user_id FROM key_counts WHERE pos > $1
-        UNION SELECT signer FROM key_signatures WHERE pos > $1 LIMIT $2";
+        UNION ALL SELECT user_id FROM key_counts WHERE pos > $1
+        UNION ALL SELECT signer FROM key_signatures WHERE pos > $1 LIMIT $2";
 }
 
 /// What somebody who keeps lists of others' devices has to do.

@@ -105,11 +105,16 @@ impl Drop for Sqlite {
 /// What is read from one end to the other: small tables, the first rows of a table in its own order, and what a statement
 /// has put together itself. Anything else is a plan that goes wrong once there is much.
 #[cfg(test)]
-const SCANS: [&str; 23] = [
+const SCANS: [&str; 29] = [
     "accounts::ERASED users",
     "directory::COUNT published_rooms",
     "directory::PUBLISHED r",
     "directory::PUBLISHED_BACK r",
+    "key_backup::keys::END first",
+    "key_backup::keys::END_IN_ROOM first",
+    "keys::lists::CHANGED l",
+    "keys::lists::CHANGED o",
+    "keys::lists::CHANGED others",
     "migrate::APPLIED schema_migrations",
     "postgres::lane::DROP_OLD_MARKS lane_marks",
     "registration_tokens::ANY_USER users",
@@ -117,6 +122,7 @@ const SCANS: [&str; 23] = [
     "stream::KEYS signing_keys",
     "sync_page::summaries::FIRST_MEMBERS w",
     "timeline::VISIBILITY_LOG c",
+    "to_device::ACKNOWLEDGE stream_head",
     "unread::COUNT s",
     "unread::COUNT_OWN s",
     "unread::UNREAD b",
