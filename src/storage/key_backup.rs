@@ -1,4 +1,4 @@
-//! Backups of the keys to encrypted rooms: their versions. The keys in them: [`keys`].
+//! Backups of the keys to encrypted rooms: their versions. The keys in them: `keys`.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#server-side-key-backups>
 

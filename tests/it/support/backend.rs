@@ -153,6 +153,8 @@ impl Schema {
 
         let (verb, cascade) = what.strip_suffix(" CASCADE").map_or((what, ""), |verb| (verb, " CASCADE"));
         let mut connection = sqlx::PgConnection::connect(&self.admin).await.expect("the Postgres of the tests");
+        // Where a server still reads what is dropped here, it is the one that has to give way.
+        connection.execute("SET deadlock_timeout = '1min'").await.expect("a setting");
         let sql = format!("{verb} {}{cascade}", self.name);
         connection.execute(sqlx::AssertSqlSafe(sql)).await.expect("a schema");
         connection.close().await.expect("the end of a connection");
