@@ -105,7 +105,7 @@ impl Drop for Sqlite {
 /// What is read from one end to the other: small tables, the first rows of a table in its own order, and what a statement
 /// has put together itself. Anything else is a plan that goes wrong once there is much.
 #[cfg(test)]
-const SCANS: [&str; 29] = [
+const SCANS: [&str; 26] = [
     "accounts::ERASED users",
     "directory::COUNT published_rooms",
     "directory::PUBLISHED r",
@@ -132,10 +132,6 @@ const SCANS: [&str; 29] = [
     "unread::UNREAD s",
     "unread::UNREAD w",
     "user_directory::SEARCH d",
-    // Lists of parameters, and constants.
-    "rarray",
-    "CONSTANT",
-    "conformance::",
 ];
 
 /// Compiles each statement, and holds what we think it does against what SQLite thinks.
@@ -149,9 +145,11 @@ pub(crate) fn check(path: &Path, statements: &[crate::tx::Stmt], bulks: &[crate:
         assert!(reads == stmt.reads || stmt.sql.starts_with("CREATE"), "{stmt:?} is taken for what it is not");
         let tables = session.scans(*stmt)?;
         let name = stmt.name.trim_start_matches("hearth_storage::");
-        scanned.extend(tables.into_iter().map(|table| format!("{name} {table}")));
+        // Lists of parameters and constants are no tables.
+        let tables = tables.into_iter().filter(|table| !["rarray", "CONSTANT"].contains(&table.as_str()));
+        scanned.extend(tables.map(|table| format!("{name} {table}")));
     }
-    scanned.retain(|scan| !SCANS.iter().any(|known| scan.contains(known)));
+    scanned.retain(|scan| !scan.starts_with("conformance::") && !SCANS.contains(&scan.as_str()));
     assert_eq!(scanned, [""; 0], "statements that look through all there is");
     bulks.iter().try_for_each(|bulk| session.check_bulk(*bulk))
 }
