@@ -667,6 +667,71 @@ fn many_nameless_rooms_are_asked_after_at_once() {
 }
 
 #[test]
+fn a_search_for_what_a_filter_wants_has_an_end() {
+    each_backend(|store| async move {
+        let mut rooms = Vec::new();
+        for name in ["a", "b"] {
+            let mut room = store.makes_room(name).await;
+            store.says(&mut room, &[membership(BOB, BOB, "join"), message(ALICE, "the one")]).await;
+            let noise: Vec<Made> = (0..9_500).map(|n| message(BOB, &n.to_string())).collect();
+            for part in noise.chunks(1_900) {
+                store.says(&mut room, part).await;
+            }
+            rooms.push(room);
+        }
+        let mut filter = RoomEventFilter::default();
+        filter.senders = Some(vec![ALICE.try_into().unwrap()]);
+        filter.types = Some(vec!["m.room.message".to_owned()]);
+        // The places of a room's events, the newest first.
+        let places = async |room: &Room| {
+            let mut places = Vec::new();
+            let mut from = (i64::MAX, i64::MAX);
+            loop {
+                let page = store.page(page_of(room, BOB, from, Direction::Back, 1_000)).await.unwrap();
+                places.extend(page.events.iter().map(|e| (e.topo, e.topo_minor)));
+                let Some(end) = page.end else { return places };
+                from = end;
+            }
+        };
+        // Of the newest a sync looks at some more than are asked for.
+        let first_look = 11;
+        for shown in [&rooms[..1], &rooms[..]] {
+            let only_rooms = Some(shown.iter().map(|room| room.id.clone()).collect());
+            let q = SyncQuery { timeline_limit: 1, filter: filter.clone(), only_rooms, ..from_now_on(BOB, None) };
+            let page = store.sync_page(q).await.unwrap();
+            assert_eq!(page.joined.len(), shown.len());
+            for part in page.joined {
+                let room = shown.iter().find(|room| room.sn == part.room.room_sn).unwrap();
+                let places = places(room).await;
+                let looked_at = first_look + 4_000 / shown.len();
+                assert!(part.timeline.is_empty() && part.limited, "the search ends, and says so");
+                assert_eq!(part.start, places[looked_at - 1]);
+
+                let on = |from| PageQuery { filter: filter.clone(), ..page_of(room, BOB, from, Direction::Back, 1) };
+                let page = store.page(on(part.start)).await.unwrap();
+                assert!(page.events.is_empty());
+                assert_eq!(page.end, Some(places[looked_at + 5_000 - 1]), "it goes on there, and ends once more");
+                let mut page = page;
+                while page.events.is_empty() {
+                    page = store.page(on(page.end.unwrap())).await.unwrap();
+                }
+                assert!(page.events[0].json.contains("the one"));
+            }
+        }
+        // The other way, from where the one was said.
+        let room = &rooms[0];
+        let places = places(room).await;
+        let after_it = places[9_499];
+        let hers = PageQuery { filter, ..page_of(room, BOB, after_it, Direction::Forward, 1) };
+        let page = store.page(hers.clone()).await.unwrap();
+        assert!(page.events.is_empty());
+        assert_eq!(page.end, Some((places[4_500].0, places[4_500].1 + 1)), "behind the five thousandth");
+        let page = store.page(PageQuery { from: page.end.unwrap(), ..hers }).await.unwrap();
+        assert!(page.events.is_empty() && page.end.is_none(), "it came to the end");
+    });
+}
+
+#[test]
 fn rooms_can_be_chosen() {
     each_backend(|store| async move {
         store.makes_room("a").await;
