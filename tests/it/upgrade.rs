@@ -191,7 +191,7 @@ each_backend! {
                 let (alice, space) = (&alice, &space);
                 async move { alice.asks(space, "ban", json!({ "user_id": user })).await.ok() }
             });
-            futures_util::future::join_all(bans).await;
+            join_all(bans).await;
         }
         let new = alice.upgrades(&space, "12").await;
         assert_eq!(alice.reads(&new, "state/m.space.child/!here:test.example").await.ok()["via"], json!(["test.example"]));
