@@ -28,12 +28,14 @@ use crate::{
         ephemeral::Serial,
         erased::Erased,
         filters::Filters,
+        moves::Moves,
         presence::Presence,
         profiles::Profiles,
         push::Push,
         push_rules::PushRules,
         rate_limit::{self, RateLimits},
         receipts::Receipts,
+        reports::Reports,
         rooms::Rooms,
         sessions::Sessions,
         shape::Shapes,
@@ -182,13 +184,21 @@ fn accounts(
     (sessions, limits, accounts)
 }
 
-/// The accounts without a server around them, for an operator at the command line. Another process may be serving them
-/// at the same time.
-pub async fn offline(config: &Config, deps: &Deps) -> Result<(Accounts, Arc<dyn Storage>), StartError> {
-    let opened = open(config, Arc::new(LocalBus::default())).await?;
-    let erased = Erased::load(Arc::clone(&opened.storage)).await?;
-    let (_, _, accounts) = accounts(config, &opened.storage, &opened.notifier, &erased, deps);
-    Ok((accounts, opened.storage))
+/// What an operator works with at the command line.
+pub struct Offline {
+    pub accounts: Accounts,
+    pub reports: Arc<Reports>,
+    pub storage: Arc<dyn Storage>,
+}
+
+/// Opens the database without a server around it. Another process may be serving at the same time.
+pub async fn offline(config: &Config, deps: &Deps) -> Result<Offline, StartError> {
+    let Opened { storage, notifier, .. } = open(config, Arc::new(LocalBus::default())).await?;
+    let erased = Erased::load(Arc::clone(&storage)).await?;
+    let (_, _, accounts) = accounts(config, &storage, &notifier, &erased, deps);
+    let timelines = Timelines::new(Arc::clone(&storage), Shapes::new(Arc::clone(&deps.clock), erased));
+    let reports = Reports::new(Arc::clone(&storage), timelines, Arc::clone(&deps.clock), Arc::clone(&deps.rng));
+    Ok(Offline { accounts, reports, storage })
 }
 
 /// The server without its sockets: storage → bus → notifier → services → workers.
@@ -255,6 +265,8 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
     let syncs = Syncs::new(sources, u64::from_le_bytes(epoch), timeouts);
     let first_admin_token = accounts.first_start().await?;
 
+    let tags = Arc::new(RoomTags::new(Arc::clone(&storage)));
+    let moves = Moves::new(Arc::clone(&storage), Arc::clone(&tags), Arc::clone(&push_rules));
     let workers = Workers {
         storage: Arc::clone(&storage),
         clock: Arc::clone(clock),
@@ -266,6 +278,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         presence: Arc::clone(&presence),
         sessions: Arc::clone(&sessions),
         erased,
+        moves,
         shutdown: shutdown.clone(),
         transaction_retention_s: config.rooms.transaction_id_retention_s,
     };
@@ -285,12 +298,13 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         filters: Arc::new(Filters::new(Arc::clone(&storage))),
         push_rules,
         receipts: Receipts::new(Arc::clone(&storage), Arc::clone(&timelines), Arc::clone(clock)),
+        reports: Reports::new(Arc::clone(&storage), Arc::clone(&timelines), Arc::clone(clock), Arc::clone(rng)),
         rooms,
         timelines,
         typing,
         presence,
         spaces: Arc::new(Spaces::new(Arc::clone(&storage))),
-        tags: Arc::new(RoomTags::new(Arc::clone(&storage))),
+        tags,
         syncs,
         ready: vec![
             Arc::new(Database(Arc::clone(&storage))),

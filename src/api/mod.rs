@@ -20,8 +20,8 @@ use crate::{
     config::Config,
     service::{
         account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, presence::Presence,
-        profiles::Profiles, push_rules::PushRules, rate_limit::RateLimits, receipts::Receipts, rooms::Rooms,
-        session::Authenticator, spaces::Spaces, tags::RoomTags, timeline::Timelines, typing::Typing,
+        profiles::Profiles, push_rules::PushRules, rate_limit::RateLimits, receipts::Receipts, reports::Reports,
+        rooms::Rooms, session::Authenticator, spaces::Spaces, tags::RoomTags, timeline::Timelines, typing::Typing,
     },
     shutdown::Shutdown,
     sync::Syncs,
@@ -52,6 +52,7 @@ pub struct Services {
     pub rooms: Arc<Rooms>,
     pub timelines: Arc<Timelines>,
     pub receipts: Arc<Receipts>,
+    pub reports: Arc<Reports>,
     pub typing: Arc<Typing>,
     pub presence: Arc<Presence>,
     pub spaces: Arc<Spaces>,

@@ -1,14 +1,19 @@
 //! `hearth admin …`
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use clap::Subcommand;
 use hearth_core::{Error, Result};
+use hearth_storage::reports::{self, About};
 
 use crate::{
-    app::{self, Deps},
+    app::{self, Deps, Offline},
     config::{Config, Sources, Weight},
-    service::accounts::Accounts,
+    service::{accounts::Accounts, reports::Reports},
 };
 
 #[derive(Subcommand)]
@@ -19,6 +24,9 @@ pub(super) enum Command {
     /// Tokens that let somebody register
     #[command(subcommand)]
     Token(Token),
+    /// What users have reported
+    #[command(subcommand)]
+    Report(Report),
 }
 
 #[derive(Subcommand)]
@@ -76,6 +84,18 @@ pub(super) enum Token {
     Revoke { token: String },
 }
 
+#[derive(Subcommand)]
+pub(super) enum Report {
+    /// Print all reports, the oldest first: id, time, who reports, then the user, room and event that it is about (or -),
+    /// and the reason in quotes. The user of an event is who sent it
+    List,
+    /// Remove a report that has been dealt with
+    Delete {
+        /// The id that the list shows
+        id: String,
+    },
+}
+
 pub(super) fn run(command: &Command, sources: &Sources) -> ExitCode {
     let loaded = sources.load();
     if loaded.heaviest() == Some(Weight::Wrong) {
@@ -101,10 +121,12 @@ pub(super) fn run(command: &Command, sources: &Sources) -> ExitCode {
 }
 
 async fn administer(command: &Command, config: &Arc<Config>) -> Result<String, String> {
-    let (accounts, storage) = app::offline(config, &Deps::default()).await.map_err(|e| e.to_string())?;
+    let Offline { accounts, reports, storage } =
+        app::offline(config, &Deps::default()).await.map_err(|e| e.to_string())?;
     let said = match command {
         Command::User(user) => of_user(&accounts, user).await,
         Command::Token(token) => of_token(&accounts, token).await,
+        Command::Report(report) => of_report(&reports, report).await,
     };
     storage.close().await.map_err(|e| e.to_string())?;
     said.map_err(|e| match e {
@@ -180,4 +202,32 @@ async fn of_token(accounts: &Accounts, command: &Token) -> Result<String> {
             Ok("Nobody can register with it any more".to_owned())
         }
     }
+}
+
+async fn of_report(reports: &Reports, command: &Report) -> Result<String> {
+    match command {
+        Report::List => {
+            let mut lines = Vec::new();
+            reports.each(|report| lines.push(line(&report))).await?;
+            Ok(lines.join("\n"))
+        }
+        Report::Delete { id } => {
+            reports.delete(id).await?;
+            Ok("The report is gone".to_owned())
+        }
+    }
+}
+
+/// A report in a line. Escaped, what people write does nothing to a terminal: ids are nearly any text, too.
+fn line(report: &reports::Report) -> String {
+    let reports::Report { report_id, reporter, about, reason, at_ms } = report;
+    let when = UNIX_EPOCH + Duration::from_millis(u64::try_from(*at_ms).unwrap_or(0));
+    let when = httpdate::fmt_http_date(when);
+    let (user, room, event) = match about {
+        About::Event { room_id, event_id, sender } => (sender.as_str(), room_id.as_str(), event_id.as_str()),
+        About::Room(room_id) => ("-", room_id.as_str(), "-"),
+        About::User(user_id) => (user_id.as_str(), "-", "-"),
+    };
+    let [reporter, user, room, event] = [reporter.as_str(), user, room, event].map(str::escape_debug);
+    format!("{report_id}\t{when}\t{reporter}\t{user}\t{room}\t{event}\t{reason:?}")
 }

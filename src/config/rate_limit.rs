@@ -19,6 +19,7 @@ pub struct RateLimit {
     pub join: Limit,
     pub invite: Limit,
     pub account_data: Limit,
+    pub report: Limit,
     /// Also who types.
     pub receipt: Limit,
 }
@@ -63,6 +64,8 @@ impl Default for RateLimit {
             invite: Limit::of(0.5, 50),
             // A new client sets up its keys and settings in one go.
             account_data: Limit::of(1.0, 100),
+            // Somebody clears up after a wave of spam, one message at a time.
+            report: Limit::of(0.1, 20),
             // Clients say so by themselves while somebody reads and types, also for many rooms at once.
             receipt: Limit::of(10.0, 200),
         }

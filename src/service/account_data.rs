@@ -69,18 +69,64 @@ impl AccountData {
             kind: kind.to_owned(),
             content: Some(serde_json::Value::Object(content).to_string()),
             expects: None,
-            quota: Some(Quota { entries: MAX_ACCOUNT_DATA_ENTRIES, bytes: MAX_ACCOUNT_DATA_BYTES }),
+            quota: Some(QUOTA),
         };
         match self.storage.set_account_data(change).await? {
             AccountDataSet::Done(_) => Ok(()),
             AccountDataSet::NoRoom => Err(Error::not_found("There is no such room")),
-            AccountDataSet::Full => Err(Error::too_large(format!(
-                "All account data of a user together is at most {MAX_ACCOUNT_DATA_ENTRIES} pieces and \
-                 {MAX_ACCOUNT_DATA_BYTES} bytes"
-            ))),
+            AccountDataSet::Full => Err(full()),
             AccountDataSet::Stale => Err(Error::internal("account data was set without looking at what was there")),
         }
     }
+}
+
+/// Two devices of one user may change the same at the same time; five won't.
+const TRIES: usize = 5;
+
+/// A piece of account data that is changed by what it is now.
+pub(super) struct Piece<'a> {
+    pub user: &'a UserId,
+    pub scope: Scope,
+    pub kind: &'static str,
+    pub quota: Option<Quota>,
+}
+
+/// Changes a piece by what is stored of it, once more if somebody else does at the same time. None: it stays as it is.
+pub(super) async fn change(
+    storage: &dyn Storage,
+    piece: Piece<'_>,
+    change: impl Fn(Option<&str>) -> Result<Option<String>>,
+) -> Result<()> {
+    let Piece { user, scope, kind, quota } = piece;
+    for _ in 0..TRIES {
+        let stored = storage.account_data(user.as_str(), &scope, kind).await?;
+        let Some(content) = change(stored.as_deref())? else { return Ok(()) };
+        let change = AccountDataChange {
+            user_id: user.to_string(),
+            scope: scope.clone(),
+            kind: kind.to_owned(),
+            content: Some(content),
+            expects: Some(stored),
+            quota,
+        };
+        match storage.set_account_data(change).await? {
+            AccountDataSet::Done(_) => return Ok(()),
+            AccountDataSet::Stale => {}
+            AccountDataSet::Full => return Err(full()),
+            AccountDataSet::NoRoom => return Err(Error::not_found("There is no such room")),
+        }
+    }
+    Err(Error::unavailable("Somebody else is changing this at the same time"))
+}
+
+/// The most that one user may keep here.
+pub(super) const QUOTA: Quota = Quota { entries: MAX_ACCOUNT_DATA_ENTRIES, bytes: MAX_ACCOUNT_DATA_BYTES };
+
+fn full() -> Error {
+    Error::too_large(format!(
+        "All account data of a user together is at most {MAX_ACCOUNT_DATA_ENTRIES} pieces and \
+         {MAX_ACCOUNT_DATA_BYTES} bytes"
+    ))
 }
 
 fn scope(room: Option<&RoomId>) -> Scope {

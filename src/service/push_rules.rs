@@ -3,15 +3,14 @@
 //! Whoever never changed a rule has the defaults, and nothing is stored for them. The changed ones are account data of
 //! type `m.push_rules`, so that a sync tells of them like of the rest.
 
+mod copy;
+
 use std::sync::Arc;
 
 use hearth_core::{Error, Result, push::default_rules};
-use hearth_storage::{
-    Storage,
-    account_data::{AccountDataChange, AccountDataSet, Scope},
-};
+use hearth_storage::{Scope, Storage};
 use ruma::{
-    UserId,
+    RoomId, UserId,
     events::{AnyGlobalAccountDataEvent, push_rules::PushRulesEventContent},
     push::{
         Action, AnyPushRule, AnyPushRuleRef, InsertPushRuleError, NewPushRule, PushCondition, RemovePushRuleError,
@@ -24,14 +23,14 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
+use super::account_data::{Piece, change};
+
 const KIND: &str = "m.push_rules";
 const MAX_RULES: usize = 1_000;
 /// Each is matched against each message by itself.
 const MAX_GLOBS: usize = 50;
 /// Of an id, a pattern, or all conditions and actions of a rule.
 const MAX_BYTES: usize = 1_024;
-/// Two devices of one user may change rules at the same time; five won't.
-const TRIES: usize = 5;
 
 pub struct PushRules {
     storage: Arc<dyn Storage>,
@@ -44,7 +43,8 @@ impl PushRules {
 
     /// All rules of the user.
     pub async fn rules(&self, user: &UserId) -> Result<Ruleset> {
-        Ok(self.load(user).await?.0)
+        let stored = self.storage.account_data(user.as_str(), &Scope::Global, KIND).await?;
+        parsed(user, stored.as_deref())
     }
 
     /// The rules as the global account data event that a sync shows.
@@ -73,13 +73,7 @@ impl PushRules {
         check(rule)?;
         self.change(user, |rules| {
             rules.insert(rule.clone(), after, before).map_err(refused)?;
-            if rules.iter().filter(|rule| !rule.is_server_default()).count() > MAX_RULES {
-                return Err(Error::forbidden(format!("A user has at most {MAX_RULES} push rules")));
-            }
-            if rules.content.iter().filter(|rule| is_glob(&rule.pattern)).count() > MAX_GLOBS {
-                return Err(Error::forbidden(format!("A user has at most {MAX_GLOBS} keywords with * or ?")));
-            }
-            Ok(())
+            check_number(rules)
         })
         .await
     }
@@ -104,43 +98,48 @@ impl PushRules {
             .await
     }
 
-    /// The rules, and what is stored of them.
-    async fn load(&self, user: &UserId) -> Result<(Ruleset, Option<String>)> {
+    /// What the user wants to be told of one room holds for another, too, as far as they have said nothing of that.
+    pub(super) async fn copy(&self, user: &UserId, from: &RoomId, to: &RoomId) -> Result<()> {
         let stored = self.storage.account_data(user.as_str(), &Scope::Global, KIND).await?;
-        let rules = match &stored {
-            None => default_rules(user),
-            Some(content) => {
-                let content: PushRulesEventContent = serde_json::from_str(content).map_err(Error::internal)?;
-                let mut rules = content.global;
-                // A later version may bring rules that were not there when these were stored.
-                rules.update_with_server_default(default_rules(user));
-                rules
-            }
-        };
-        Ok((rules, stored))
+        if !stored.is_some_and(|stored| stored.contains(from.as_str())) {
+            return Ok(());
+        }
+        self.change(user, |rules| {
+            copy::rules(rules, from, to);
+            check_number(rules)
+        })
+        .await
     }
 
-    async fn change(&self, user: &UserId, change: impl Fn(&mut Ruleset) -> Result<()>) -> Result<()> {
-        for _ in 0..TRIES {
-            let (mut rules, stored) = self.load(user).await?;
-            change(&mut rules)?;
-            let change = AccountDataChange {
-                user_id: user.to_string(),
-                scope: Scope::Global,
-                kind: KIND.to_owned(),
-                content: Some(json!(PushRulesEventContent::new(rules)).to_string()),
-                expects: Some(stored),
-                quota: None,
-            };
-            match self.storage.set_account_data(change).await? {
-                AccountDataSet::Done(_) => return Ok(()),
-                AccountDataSet::Stale => {}
-                AccountDataSet::NoRoom => return Err(Error::internal("the account itself is no room")),
-                AccountDataSet::Full => return Err(Error::internal("push rules have limits of their own")),
-            }
-        }
-        Err(Error::unavailable("The push rules are being changed by somebody else"))
+    async fn change(&self, user: &UserId, edit: impl Fn(&mut Ruleset) -> Result<()>) -> Result<()> {
+        let piece = Piece { user, scope: Scope::Global, kind: KIND, quota: None };
+        change(&*self.storage, piece, |stored| {
+            let mut rules = parsed(user, stored)?;
+            edit(&mut rules)?;
+            Ok(Some(json!(PushRulesEventContent::new(rules)).to_string()))
+        })
+        .await
     }
+}
+
+/// The rules by what is stored of them.
+fn parsed(user: &UserId, stored: Option<&str>) -> Result<Ruleset> {
+    let Some(content) = stored else { return Ok(default_rules(user)) };
+    let content: PushRulesEventContent = serde_json::from_str(content).map_err(Error::internal)?;
+    let mut rules = content.global;
+    // A later version may bring rules that were not there when these were stored.
+    rules.update_with_server_default(default_rules(user));
+    Ok(rules)
+}
+
+fn check_number(rules: &Ruleset) -> Result<()> {
+    if rules.iter().filter(|rule| !rule.is_server_default()).count() > MAX_RULES {
+        return Err(Error::forbidden(format!("A user has at most {MAX_RULES} push rules")));
+    }
+    if rules.content.iter().filter(|rule| is_glob(&rule.pattern)).count() > MAX_GLOBS {
+        return Err(Error::forbidden(format!("A user has at most {MAX_GLOBS} keywords with * or ?")));
+    }
+    Ok(())
 }
 
 /// The event in which a sync shows these rules.

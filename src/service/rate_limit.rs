@@ -31,6 +31,7 @@ pub enum Limited {
     Join,
     Invite,
     AccountData,
+    Report,
     Receipt,
 }
 
@@ -50,6 +51,7 @@ impl Limited {
             Self::Join => "join",
             Self::Invite => "invite",
             Self::AccountData => "account_data",
+            Self::Report => "report",
             Self::Receipt => "receipt",
         }
     }
@@ -125,6 +127,7 @@ impl RateLimits {
             Limited::Join => all.join,
             Limited::Invite => all.invite,
             Limited::AccountData => all.account_data,
+            Limited::Report => all.report,
             Limited::Receipt => all.receipt,
         };
         limit.0.filter(|_| all.enabled)

@@ -2,28 +2,23 @@
 
 use std::sync::Arc;
 
-use hearth_core::{
-    Error, Result,
-    limits::{MAX_ACCOUNT_DATA_BYTES, MAX_ACCOUNT_DATA_ENTRIES},
-};
-use hearth_storage::{
-    Storage,
-    account_data::{AccountDataChange, AccountDataSet, Quota, Scope},
-};
+use hearth_core::{Error, Result};
+use hearth_storage::{Scope, Storage};
 use ruma::{
     RoomId, UserId,
     events::tag::{TagInfo, Tags},
 };
 use serde_json::{Map, Value, json};
 
-use super::session::Session;
+use super::{
+    account_data::{Piece, QUOTA, change},
+    session::Session,
+};
 
 const KIND: &str = "m.tag";
 /// <https://spec.matrix.org/v1.19/client-server-api/#room-tagging>
 const MAX_TAG_BYTES: usize = 255;
 const MAX_TAGS: usize = 100;
-/// Two devices of one user may tag a room at the same time; five won't.
-const TRIES: usize = 5;
 
 /// Tags rooms.
 pub struct RoomTags {
@@ -79,46 +74,44 @@ impl RoomTags {
     async fn load(&self, user: &UserId, room_id: &RoomId) -> Result<(Map<String, Value>, Option<String>)> {
         let scope = Scope::Room(room_id.to_string());
         let stored = self.storage.account_data(user.as_str(), &scope, KIND).await?;
-        let content = stored.as_deref().and_then(|json| serde_json::from_str(json).ok());
-        Ok((content.unwrap_or_default(), stored))
+        Ok((parsed(stored.as_deref()), stored))
+    }
+
+    /// The tags of one room for another, unless the user has ever sorted that.
+    pub(super) async fn copy(&self, user: &UserId, from: &RoomId, to: &RoomId) -> Result<()> {
+        let (_, stored) = self.load(user, from).await?;
+        change(&*self.storage, of(user, to), |there| Ok(stored.clone().filter(|_| there.is_none()))).await
     }
 
     async fn change(
         &self,
         user: &UserId,
         room_id: &RoomId,
-        change: impl Fn(&mut Map<String, Value>) -> Result<()>,
+        edit: impl Fn(&mut Map<String, Value>) -> Result<()>,
     ) -> Result<()> {
-        for _ in 0..TRIES {
-            let (mut content, stored) = self.load(user, room_id).await?;
+        change(&*self.storage, of(user, room_id), |stored| {
+            let mut content = parsed(stored);
             let tags = content.entry("tags").or_insert_with(|| json!({}));
             if !tags.is_object() {
                 *tags = json!({});
             }
             let before = tags.clone();
             if let Some(tags) = tags.as_object_mut() {
-                change(tags)?;
+                edit(tags)?;
             }
-            if *tags == before {
-                return Ok(());
-            }
-            let change = AccountDataChange {
-                user_id: user.to_string(),
-                scope: Scope::Room(room_id.to_string()),
-                kind: KIND.to_owned(),
-                content: Some(Value::Object(content).to_string()),
-                expects: Some(stored),
-                quota: Some(Quota { entries: MAX_ACCOUNT_DATA_ENTRIES, bytes: MAX_ACCOUNT_DATA_BYTES }),
-            };
-            match self.storage.set_account_data(change).await? {
-                AccountDataSet::Done(_) => return Ok(()),
-                AccountDataSet::Stale => {}
-                AccountDataSet::Full => return Err(Error::too_large("You keep too much account data here")),
-                AccountDataSet::NoRoom => return Err(Error::not_found("There is no such room")),
-            }
-        }
-        Err(Error::unavailable("The tags are being changed by somebody else"))
+            Ok((*tags != before).then(|| Value::Object(content).to_string()))
+        })
+        .await
     }
+}
+
+/// The account data that the tags of a room are.
+fn of<'a>(user: &'a UserId, room_id: &RoomId) -> Piece<'a> {
+    Piece { user, scope: Scope::Room(room_id.to_string()), kind: KIND, quota: Some(QUOTA) }
+}
+
+fn parsed(stored: Option<&str>) -> Map<String, Value> {
+    stored.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
 }
 
 fn tag_info(info: &Value) -> Option<TagInfo> {

@@ -15,8 +15,14 @@ statements! {
     GET = "SELECT content FROM account_data WHERE user_id = $1 AND room_sn = $2 AND type = $3";
     SET = "INSERT INTO account_data (user_id, room_sn, type, content, pos) VALUES ($1, $2, $3, $4, $5) \
         ON CONFLICT (user_id, room_sn, type) DO UPDATE SET content = excluded.content, pos = excluded.pos";
-    OTHERS = "SELECT COUNT(*), CAST(COALESCE(SUM(OCTET_LENGTH(content)), 0) AS BIGINT) FROM account_data \
-        WHERE user_id = $1 AND (room_sn <> $2 OR type <> $3)";
+    KEPT = "SELECT COALESCE((SELECT entries FROM account_data_totals WHERE user_id = $1), 0), \
+        COALESCE((SELECT bytes FROM account_data_totals WHERE user_id = $1), 0), \
+        (SELECT COUNT(*) FROM account_data WHERE user_id = $1 AND room_sn = $2 AND type = $3), \
+        CAST(COALESCE((SELECT OCTET_LENGTH(content) FROM account_data \
+            WHERE user_id = $1 AND room_sn = $2 AND type = $3), 0) AS BIGINT)";
+    SET_TOTAL = "INSERT INTO account_data_totals (user_id, entries, bytes) VALUES ($1, $2, $3) \
+        ON CONFLICT (user_id) DO UPDATE SET entries = excluded.entries, bytes = excluded.bytes";
+    FORGET_TOTAL = "DELETE FROM account_data_totals WHERE user_id = $1";
 }
 
 /// Where a piece of account data belongs.
@@ -38,7 +44,8 @@ pub struct AccountDataChange {
     pub content: Option<String>,
     /// Only if it is this now (outer None: whatever it is): for changes that were worked out from what was there.
     pub expects: Option<Option<String>>,
-    /// Only if all that the user keeps here stays within this.
+    /// Only if all that the user keeps here stays within this. What is set without is not counted, now or later: a piece
+    /// is always set with a quota, or never.
     pub quota: Option<Quota>,
 }
 
@@ -100,6 +107,20 @@ pub(crate) async fn ignored_by<R: Reads>(tx: &mut R, user_id: &str) -> Result<Ar
     Ok(Arc::new(Ignored::of(get(tx, user_id, 0, "m.ignored_user_list").await?.as_deref())))
 }
 
+/// How much the user keeps here with this change: pieces, and bytes of their contents.
+async fn total_with<R: Reads>(tx: &mut R, change: &AccountDataChange, room_sn: i64) -> Result<(i64, i64)> {
+    let mut kept = tx.query_one(KEPT, args![&change.user_id, room_sn, &change.kind]).await?;
+    let (entries, bytes): (i64, i64) = (kept.get(0)?, kept.get(1)?);
+    let (there, old): (i64, i64) = (kept.get(2)?, kept.get(3)?);
+    let new = i64::try_from(change.content.as_ref().map_or(0, String::len)).unwrap_or(i64::MAX);
+    Ok((entries + 1 - there, (bytes - old).saturating_add(new)))
+}
+
+/// The user keeps nothing here any more.
+pub(crate) async fn forget_total<T: Tx>(tx: &mut T, user_id: &str) -> Result<()> {
+    tx.execute(FORGET_TOTAL, args![user_id]).await.map(drop)
+}
+
 struct Get {
     user_id: String,
     scope: Scope,
@@ -132,16 +153,20 @@ impl Op for Set {
         {
             return Ok(AccountDataSet::Stale);
         }
-        if let (Some(quota), Some(content)) = (quota, content) {
-            let mut others = tx.query_one(OTHERS, args![user_id, room_sn, kind]).await?;
-            let (entries, bytes) = (others.get::<i64>(0)?, others.get::<i64>(1)?);
-            let bytes = bytes.saturating_add(i64::try_from(content.len()).unwrap_or(i64::MAX));
-            if entries >= i64::from(quota.entries) || bytes > i64::from(quota.bytes) {
-                return Ok(AccountDataSet::Full);
-            }
+        let total = match quota {
+            Some(_) => Some(total_with(tx, &self.0, room_sn).await?),
+            None => None,
+        };
+        if let (Some(quota), Some((entries, bytes)), Some(_)) = (quota, total, content)
+            && (entries > i64::from(quota.entries) || bytes > i64::from(quota.bytes))
+        {
+            return Ok(AccountDataSet::Full);
         }
         let pos = tx.next_pos()?;
         tx.execute(SET, args![user_id, room_sn, kind, content.clone(), pos]).await?;
+        if let Some((entries, bytes)) = total {
+            tx.execute(SET_TOTAL, args![user_id, entries, bytes]).await?;
+        }
         tx.wake(Wake::User(Arc::from(user_id.as_str())));
         Ok(AccountDataSet::Done(pos))
     }
@@ -238,7 +263,18 @@ mod tests {
             assert_eq!(set("k3", "", quota).await.unwrap(), AccountDataSet::Full);
             assert_eq!(set("k2", "123", quota).await.unwrap(), AccountDataSet::Full);
             assert!(done(set("k2", "34", quota).await.unwrap()), "what is replaced doesn't count");
-            assert!(done(set("k3", "123456", None).await.unwrap()), "the server keeps what it must");
+            assert!(done(set("server's", "123456", None).await.unwrap()), "the server keeps what it must");
+            // What grows smaller leaves room for others, and so does what is deleted; that it was there is remembered.
+            assert!(done(set("k1", "1", quota).await.unwrap()));
+            assert!(done(set("k2", "12345", quota).await.unwrap()));
+            assert_eq!(set("k1", "12", quota).await.unwrap(), AccountDataSet::Full);
+            let gone = AccountDataChange { quota, ..change(Scope::Global, "k2", None) };
+            assert!(done(store.set_account_data(gone).await.unwrap()));
+            assert!(done(set("k1", "123456", quota).await.unwrap()));
+            assert_eq!(set("k3", "", quota).await.unwrap(), AccountDataSet::Full);
+            let of_another =
+                AccountDataChange { user_id: "@b:x".to_owned(), quota, ..change(Scope::Global, "k1", Some("123456")) };
+            assert!(done(store.set_account_data(of_another).await.unwrap()), "everybody has their own");
         });
     }
 }

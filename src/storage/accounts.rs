@@ -1,7 +1,7 @@
 //! Accounts: who may be here, and how they came to be.
 
 use crate::{
-    Sql,
+    Sql, account_data,
     error::{Error, Result},
     outbox::{self, NewItem},
     registration_tokens,
@@ -355,6 +355,7 @@ impl Op for CleanAccount {
             return Ok(0);
         }
         let limit = i64::from(self.limit);
+        account_data::forget_total(tx, &self.user_id).await?;
         let data = tx.execute(DELETE_ACCOUNT_DATA, args![&self.user_id, limit]).await?;
         Ok(data + tx.execute(DELETE_FILTERS, args![&self.user_id, limit]).await?)
     }

@@ -22,6 +22,7 @@ mod postgres;
 pub mod profiles;
 pub mod refresh;
 pub mod registration_tokens;
+pub mod reports;
 pub mod rooms;
 pub mod sessions;
 mod sqlite;
@@ -44,7 +45,7 @@ pub use error::{Error, Result};
 pub use follow::Changes;
 pub use outbox::{Item, Outbox};
 pub use rooms::{
-    Base, Extremity, MembershipChange, NewAlias, NewEvent, Persisted, Redaction, RoomCommit, RoomHead, RoomRow,
+    Base, Extremity, MembershipChange, Move, NewAlias, NewEvent, Persisted, Redaction, RoomCommit, RoomHead, RoomRow,
     StateChange, Status, StoredEvent, Transaction,
 };
 pub use stream::{SigningKey, Stream};
@@ -66,6 +67,7 @@ pub trait Storage:
     + sessions::Sessions
     + refresh::Refreshes
     + registration_tokens::RegistrationTokens
+    + reports::Reports
     + profiles::Profiles
     + account_data::AccountData
     + filters::Filters
@@ -142,6 +144,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (profiles::ALL, profiles::ALL_BULK),
         (refresh::ALL, refresh::ALL_BULK),
         (registration_tokens::ALL, registration_tokens::ALL_BULK),
+        (reports::ALL, reports::ALL_BULK),
         (rooms::ALL, rooms::ALL_BULK),
         (rooms::merge::ALL, rooms::merge::ALL_BULK),
         (rooms::persist::ALL, rooms::persist::ALL_BULK),

@@ -49,6 +49,7 @@ const MIGRATIONS: &[Migration] = &[
     both!("0006_refresh_tokens"),
     both!("0007_unread"),
     both!("0008_indexes"),
+    both!("0009_reports_and_totals"),
 ];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

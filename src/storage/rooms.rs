@@ -139,6 +139,8 @@ pub struct RoomCommit {
     pub publish: bool,
     /// The room that takes over the aliases and the place in the directory.
     pub successor: Option<i64>,
+    /// Who joins by it and was perhaps in the room before.
+    pub moves: Vec<Move>,
     pub now_ms: i64,
 }
 
@@ -226,6 +228,17 @@ pub struct Redaction {
 pub struct NewAlias {
     pub alias: String,
     pub creator: String,
+}
+
+/// The outbox queue of those who joined the successor of a room. The payload is a [`Move`].
+pub const MOVES: &str = "room_moves";
+
+/// Somebody joins a room that says which room it comes after.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Move {
+    pub user_id: String,
+    pub from: String,
+    pub to: String,
 }
 
 /// What became of a [`RoomCommit`].

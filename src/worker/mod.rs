@@ -21,14 +21,14 @@ use hearth_core::{
     Error, Result,
     clock::{Clock, Rng, random_string},
 };
-use hearth_storage::{Storage, accounts::DEACTIVATED, profiles::PROFILE, sessions::DEVICE_CLEANUP};
-use ruma::OwnedUserId;
+use hearth_storage::{Storage, accounts::DEACTIVATED, profiles::PROFILE, rooms::MOVES, sessions::DEVICE_CLEANUP};
+use ruma::{OwnedRoomId, OwnedUserId};
 
 use self::drain::Next;
 use crate::{
     bus::Bus,
     notify::{Known, Notifier},
-    service::{erased::Erased, presence::Presence, rooms::Rooms, sessions::Sessions},
+    service::{erased::Erased, moves::Moves, presence::Presence, rooms::Rooms, sessions::Sessions},
     shutdown::Shutdown,
 };
 
@@ -50,6 +50,7 @@ pub struct Workers {
     pub presence: Arc<Presence>,
     pub sessions: Arc<Sessions>,
     pub erased: Arc<Erased>,
+    pub moves: Moves,
     pub shutdown: Shutdown,
     pub transaction_retention_s: u64,
 }
@@ -78,6 +79,7 @@ pub fn start(workers: Workers, supervisor: &Supervisor) -> Arc<Pulse> {
     supervisor.start(DEVICE_CLEANUP, drain::run(Arc::clone(&workers), DEVICE_CLEANUP, clean_device));
     supervisor.start(PROFILE, drain::run(Arc::clone(&workers), PROFILE, show_profile));
     supervisor.start(DEACTIVATED, drain::run(Arc::clone(&workers), DEACTIVATED, clean_account));
+    supervisor.start(MOVES, drain::run(Arc::clone(&workers), MOVES, follow_upgrade));
     let w = Arc::clone(&workers);
     let flush = move || {
         let w = Arc::clone(&w);
@@ -121,6 +123,21 @@ fn show_profile<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Res
     Box::pin(async move {
         let of: OfUser = serde_json::from_str(payload).map_err(Error::internal)?;
         workers.rooms.profile_changed(&of.user_id).await?;
+        Ok(Next::Done)
+    })
+}
+
+/// Who joined the successor of a room takes along what they keep of that.
+fn follow_upgrade<'a>(workers: &'a Workers, payload: &'a str) -> BoxFuture<'a, Result<Next>> {
+    #[derive(serde::Deserialize)]
+    struct Move {
+        user_id: OwnedUserId,
+        from: OwnedRoomId,
+        to: OwnedRoomId,
+    }
+    Box::pin(async move {
+        let Move { user_id, from, to } = serde_json::from_str(payload).map_err(Error::internal)?;
+        workers.moves.follow(&user_id, &from, &to).await?;
         Ok(Next::Done)
     })
 }

@@ -53,6 +53,7 @@ each_backend! {
         let server = open_server(given).await;
         assert_eq!(late.turns_to(&server).event(&room, &said).await.ok()["content"], json!({}));
         assert_eq!(bob.turns_to(&server).event(&room, &said).await.ok()["content"]["body"], "a secret");
+        server.stop().await;
     }
 
     async fn who_only_leaves_is_remembered(given: Given) {
@@ -64,6 +65,7 @@ each_backend! {
         leaves_for_good(&alice, false).await;
         bob.joins(&room).await;
         assert_eq!(bob.event(&room, &said).await.ok()["content"]["body"], "no secret");
+        server.stop().await;
     }
 
     async fn what_a_room_is_made_of_stays(given: Given) {
@@ -76,5 +78,6 @@ each_backend! {
         let page = bob.reads(&room, "messages?dir=b&limit=50").await.ok();
         assert_eq!(of_type(&page["chunk"], "m.room.topic").expect("a topic")["content"]["topic"], "cats");
         assert_eq!(bob.reads(&room, "state/m.room.topic").await.ok()["topic"], "cats");
+        server.stop().await;
     }
 }

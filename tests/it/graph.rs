@@ -63,6 +63,11 @@ fn key(kind: &str, state_key: &str) -> Key {
     (kind.to_owned(), state_key.to_owned())
 }
 
+/// What Bob may change. The level at which the room is closed is named, so that it is no other.
+fn levels_of_events() -> Value {
+    json!({ "m.room.power_levels": 50, "m.room.tombstone": 50 })
+}
+
 fn member(name: &str) -> Key {
     key("m.room.member", user(name).as_str())
 }

@@ -7,9 +7,11 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use tokio::time::timeout;
+
 use crate::support::{
     each_backend,
-    people::{Person, escaped, joined, of_type, open_server},
+    people::{LONG, Person, escaped, joined, of_type, open_server},
 };
 
 async fn state(person: &Person, room: &str, kind: &str) -> Value {
@@ -199,6 +201,97 @@ each_backend! {
         let banned = alice.reads(&new, "members?membership=ban").await.ok();
         assert_eq!(banned["chunk"].as_array().unwrap().len(), 520);
         server.stop().await;
+    }
+
+    async fn what_people_keep_of_a_room_goes_with_them(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let (carol, mallory) = (Person::registers(&server, "carol").await, Person::registers(&server, "mallory").await);
+        let room = alice.creates(json!({ "preset": "public_chat", "room_version": "10" })).await;
+        for who in [&bob, &carol] {
+            who.joins(&room).await;
+        }
+        for who in [&alice, &bob, &carol] {
+            who.arranges(&room, "u.work").await;
+        }
+        // Somebody else's room may say that it comes after this one, as often as they like; this one doesn't.
+        let wish = json!({ "preset": "public_chat", "creation_content": { "predecessor": { "room_id": room } } });
+        let false_one = mallory.creates(wish.clone()).await;
+        bob.joins(&false_one).await;
+        server.clock.advance(1);
+
+        let new = alice.upgrades(&room, "11").await;
+        alice.is_followed(&room, &new).await;
+        bob.joins(&new).await;
+        bob.is_followed(&room, &new).await;
+        assert_eq!(bob.tags(&new).await, json!({ "u.work": { "order": 0.5 } }));
+        assert_eq!(bob.tags(&room).await, bob.tags(&new).await, "the old room keeps its own");
+        assert_eq!(bob.direct().await, json!({ "@friend:test.example": [room, new], "@other:test.example": ["!o:x.y"] }));
+        let rules = bob.get("/pushrules/global/").await.ok();
+        for kind in ["override", "room"] {
+            let of = |room: &str| rules[kind].as_array().unwrap().iter().find(|rule| rule["rule_id"] == room).unwrap().clone();
+            let (old, copy) = (of(&room), of(&new));
+            assert_eq!((&old["actions"], &old["enabled"]), (&copy["actions"], &copy["enabled"]), "{rules}");
+            assert_eq!(old["conditions"].to_string().replace(&room, &new), copy["conditions"].to_string());
+        }
+        assert_eq!(bob.tags(&false_one).await, json!({}));
+        assert!(!rules.to_string().contains(&false_one), "{rules}");
+
+        // Who has made up their mind about the new room has their way.
+        carol.put(&carol.mine(&format!("rooms/{}/tags/u.new", escaped(&new))), json!({})).await.ok();
+        carol.put(&format!("/pushrules/global/room/{}", escaped(&new)), json!({ "actions": ["notify"] })).await.ok();
+        carol.joins(&new).await;
+        carol.is_followed(&room, &new).await;
+        assert_eq!(carol.tags(&new).await, json!({ "u.new": {} }));
+        let rule = carol.get(&format!("/pushrules/global/room/{}", escaped(&new))).await.ok();
+        assert_eq!(rule["actions"], json!(["notify"]));
+
+        // Mallory was not there, and has nothing to take along.
+        mallory.arranges(&room, "u.odd").await;
+        mallory.joins(&new).await;
+        // One who makes the successor by hand is in it before the old room says so.
+        let by_hand = alice.creates(wish).await;
+        alice.is_followed(&room, &by_hand).await;
+        assert_eq!(mallory.tags(&new).await, json!({}));
+        assert_eq!(mallory.direct().await["@friend:test.example"], json!([room]));
+        // All of it is shown by the next sync.
+        let page = bob.syncs().await;
+        assert!(of_type(&page["account_data"]["events"], "m.push_rules").unwrap().to_string().contains(&new), "{page}");
+        server.stop().await;
+    }
+}
+
+impl Person {
+    fn mine(&self, what: &str) -> String {
+        format!("/user/{}/{what}", escaped(&self.id))
+    }
+
+    /// Tags a room, mutes it, wants to be told of mentions only, and says that it is a direct chat.
+    async fn arranges(&self, room: &str, tag: &str) {
+        self.put(&self.mine(&format!("rooms/{}/tags/{tag}", escaped(room))), json!({ "order": 0.5 })).await.ok();
+        let path = |kind: &str| format!("/pushrules/global/{kind}/{}", escaped(room));
+        let here = json!([{ "kind": "event_match", "key": "room_id", "pattern": room }]);
+        self.put(&path("override"), json!({ "actions": [], "conditions": here })).await.ok();
+        self.put(&format!("{}/enabled", path("override")), json!({ "enabled": false })).await.ok();
+        self.put(&path("room"), json!({ "actions": [] })).await.ok();
+        let direct = json!({ "@friend:test.example": [room], "@other:test.example": ["!o:x.y"] });
+        self.put(&self.mine("account_data/m.direct"), direct).await.ok();
+    }
+
+    async fn direct(&self) -> Value {
+        self.get(&self.mine("account_data/m.direct")).await.ok()
+    }
+
+    async fn tags(&self, room: &str) -> Value {
+        self.get(&self.mine(&format!("rooms/{}/tags", escaped(room)))).await.ok()["tags"].clone()
+    }
+
+    /// Waits until what is kept of the old room is kept of the new one, too.
+    async fn is_followed(&self, old: &str, new: &str) {
+        let done = async || self.direct().await["@friend:test.example"].as_array().unwrap().contains(&json!(new));
+        timeout(LONG, async { while !done().await {} })
+            .await
+            .unwrap_or_else(|_| panic!("{new} is not kept like {old}"));
     }
 }
 

@@ -17,6 +17,7 @@ mod messages;
 mod presence;
 mod profile;
 mod push_rules;
+mod reports;
 mod rooms;
 mod shared_secret;
 mod spaces;
@@ -43,6 +44,7 @@ pub fn routes(r: Routes) -> Routes {
     let r = account_data::routes(r);
     let r = push_rules::routes(r);
     let r = rooms::routes(r);
+    let r = reports::routes(r);
     let r = directory::routes(r);
     let r = messages::routes(r);
     let r = sync::routes(r);

@@ -82,6 +82,9 @@ async fn create(api: Api, req: Client<create_room::v3::Request>) -> Result<creat
     for state in &body.initial_state {
         initial_state.push(parse(state)?);
     }
+    if !matches!(body.visibility, Visibility::Public | Visibility::Private) {
+        return Err(Error::invalid_param("`visibility` is public or private"));
+    }
     let wish = CreateRoom {
         version: body.room_version,
         preset: body.preset.as_ref().map(preset).transpose()?,

@@ -2,13 +2,16 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom>
 
-use hearth_core::{Error, Kind, Result, ids, room_version::RoomVersion, state::trie};
+use std::collections::HashSet;
+
+use hearth_core::{Error, Kind, Result, ids, limits::MAX_INT, room_version::RoomVersion, state::trie};
 use hearth_storage::{Base, NewAlias, Persisted};
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, RoomVersionId, UserId};
 use serde_json::{Map, Value, json, value::RawValue, value::to_raw_value};
 
 use super::{
     Rooms, Target,
+    send::Aliases,
     state::Held,
     write::{Chain, Decided, Head, Part},
 };
@@ -66,12 +69,14 @@ impl CreateRoom {
 
 impl Rooms {
     /// Makes the room.
-    pub async fn create(&self, creator: &UserId, wish: CreateRoom) -> Result<OwnedRoomId> {
+    pub async fn create(&self, creator: &UserId, mut wish: CreateRoom) -> Result<OwnedRoomId> {
         let version = RoomVersion::for_create(wish.version.as_ref().unwrap_or(&self.default_version))?;
         if wish.invite.len() > MOST_INVITED || wish.initial_state.len() > MOST_STATE {
             let most = format!("At most {MOST_INVITED} invites and {MOST_STATE} events of initial state at once");
             return Err(Error::invalid_param(most));
         }
+        let mut invited = HashSet::new();
+        wish.invite.retain(|user| invited.insert(user.clone()));
         for user in &wish.invite {
             self.must_be_local(user)?;
         }
@@ -82,8 +87,11 @@ impl Rooms {
         let server_name = self.signer.server_name();
         let alias = wish.alias_localpart.as_ref().map(|localpart| format!("#{localpart}:{server_name}"));
         if let Some(alias) = &alias {
-            ruma::RoomAliasId::parse(alias).map_err(|_| Error::invalid_param("Not a valid room alias"))?;
+            let alias = RoomAliasId::parse(alias).ok().filter(|alias| !alias.alias().is_empty());
+            alias.ok_or_else(|| Error::invalid_param("Not a valid room alias"))?;
         }
+        check_creation(&wish.creation_content)?;
+        check_names(&wish, alias.as_deref())?;
         let parts = self.first_events(creator, &wish, version, alias.as_deref()).await?;
         self.found(creator, version, &parts, alias.as_deref(), wish.public).await
     }
@@ -199,6 +207,9 @@ impl Rooms {
             levels.insert("invite".into(), 0.into());
         }
         levels.extend(wish.power_levels.clone());
+        if privileged {
+            only_creators_close(&mut levels, &wish.power_levels);
+        }
         if privileged
             && let Some(named) = levels.get("users").and_then(Value::as_object)
             && creators.iter().any(|c| named.contains_key(c))
@@ -252,6 +263,39 @@ impl Rooms {
             parts.push(Part::state(creator, "m.room.member", user.as_str(), content));
         }
         Ok(parts)
+    }
+}
+
+/// What is read of a create event later has to be what it should be.
+fn check_creation(content: &Map<String, Value>) -> Result<()> {
+    let odd = |key: &str, fits: fn(&Value) -> bool| content.get(key).is_some_and(|value| !fits(value));
+    if odd("m.federate", Value::is_boolean) || odd("type", Value::is_string) {
+        return Err(Error::bad_json("`m.federate` is true or false, and `type` is a text"));
+    }
+    Ok(())
+}
+
+/// What a room calls itself from the start must lead to it: that is the alias it is made with, and no other.
+fn check_names(wish: &CreateRoom, alias: Option<&str>) -> Result<()> {
+    for state in wish.initial_state.iter().filter(|s| s.event_type == "m.room.canonical_alias") {
+        let named = Aliases::of(&state.content).map_err(|e| Error::bad_json(e.to_string()))?;
+        if let Some(other) = named.all().find(|named| Some(*named) != alias) {
+            return Err(Error::new(Kind::BadAlias, format!("{other} does not lead to this room")));
+        }
+    }
+    Ok(())
+}
+
+/// Where creators have more power than anybody, only they close the room for ever, unless a client asked for another
+/// level: `events` that it replaces as a whole, or a higher default, must not open that to others.
+fn only_creators_close(levels: &mut Map<String, Value>, asked: &Map<String, Value>) {
+    const TOMBSTONE: &str = "m.room.tombstone";
+    if asked.get("events").is_some_and(|events| events.get(TOMBSTONE).is_some()) {
+        return;
+    }
+    let default = levels.get("state_default").and_then(Value::as_i64).unwrap_or(50);
+    if let Some(events) = levels.get_mut("events").and_then(Value::as_object_mut) {
+        events.insert(TOMBSTONE.into(), default.saturating_add(1).clamp(150, MAX_INT).into());
     }
 }
 

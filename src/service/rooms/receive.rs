@@ -137,6 +137,8 @@ impl Rooms {
             alias: None,
             publish: false,
             successor: None,
+            // Our users join by events that we make.
+            moves: Vec::new(),
             now_ms: self.clock.now_ms(),
         };
         Ok((commit, status))

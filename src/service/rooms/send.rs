@@ -204,19 +204,19 @@ impl Rooms {
 
 /// The names in the content of an `m.room.canonical_alias`.
 #[derive(Default, serde::Deserialize)]
-struct Aliases {
+pub(super) struct Aliases {
     alias: Option<String>,
     #[serde(default)]
     alt_aliases: Vec<String>,
 }
 
 impl Aliases {
-    fn of(content: &RawValue) -> serde_json::Result<Self> {
+    pub(super) fn of(content: &RawValue) -> serde_json::Result<Self> {
         serde_json::from_str(content.get())
     }
 
     /// An empty one is how some clients take the name away.
-    fn all(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &str> {
         self.alias.iter().filter(|alias| !alias.is_empty()).chain(&self.alt_aliases).map(String::as_str)
     }
 }

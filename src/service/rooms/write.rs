@@ -23,7 +23,7 @@ use hearth_core::{
     visibility::membership_in,
 };
 use hearth_storage::{
-    Base, MembershipChange, NewEvent, Notice, Persisted, Redaction, RoomCommit, RoomHead, StateChange, Status,
+    Base, MembershipChange, Move, NewEvent, Notice, Persisted, Redaction, RoomCommit, RoomHead, StateChange, Status,
     Transaction,
 };
 use ruma::{
@@ -413,6 +413,12 @@ impl Rooms {
             chain.head.root = root;
             let membership = self.membership_change(&pdu, prev.as_ref().map(|(_, p)| p));
             chain.head.joined += membership.as_ref().map_or(0, MembershipChange::joins);
+            if membership.as_ref().is_some_and(|m| m.local && m.joins() > 0)
+                && let Some((_, create)) = fetched.get(&(StateEventType::RoomCreate, String::new()))
+                && let Some(before) = predecessor(create)
+            {
+                chain.moves.push((state_key.clone(), before));
+            }
             chain.changes.push(StateChange {
                 at: chain.events.len(),
                 event_type: kind,
@@ -550,6 +556,19 @@ fn check_own(part: &Part) -> Result<()> {
     }
 }
 
+/// The room that a room says it comes after.
+fn predecessor(create: &Pdu) -> Option<OwnedRoomId> {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        predecessor: Predecessor,
+    }
+    #[derive(serde::Deserialize)]
+    struct Predecessor {
+        room_id: OwnedRoomId,
+    }
+    Some(create.content_as::<Content>().ok()?.predecessor.room_id)
+}
+
 /// Events that are decided one on top of the other, to be stored in one commit.
 pub struct Chain {
     pub head: Head,
@@ -563,6 +582,8 @@ pub struct Chain {
     redactions: Vec<Redaction>,
     redacted: Vec<i64>,
     successor: Option<i64>,
+    /// Who joins, and the room that this one comes after.
+    moves: Vec<(String, OwnedRoomId)>,
     ids: Vec<OwnedEventId>,
 }
 
@@ -579,6 +600,7 @@ impl Chain {
             redactions: Vec::new(),
             redacted: Vec::new(),
             successor: None,
+            moves: Vec::new(),
             ids: Vec::new(),
         }
     }
@@ -601,6 +623,9 @@ impl Chain {
         }
         // A tip that was made and built upon within the chain is none.
         let own: Vec<i64> = self.events.iter().map(|e| e.sn).collect();
+        let to = &head.id;
+        let moves = self.moves.into_iter();
+        let moves = moves.map(|(user_id, from)| Move { user_id, from: from.to_string(), to: to.to_string() });
         let commit = RoomCommit {
             room_sn: head.sn,
             base,
@@ -615,6 +640,7 @@ impl Chain {
             alias: None,
             publish: false,
             successor: self.successor,
+            moves: moves.collect(),
             now_ms,
         };
         Decided {

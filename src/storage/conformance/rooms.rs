@@ -109,6 +109,7 @@ impl Room {
             alias: None,
             publish: false,
             successor: None,
+            moves: vec![],
             now_ms: 1,
         };
         for (i, made) in made.iter().enumerate() {

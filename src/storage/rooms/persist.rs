@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Base, NewEvent, Persisted, RoomCommit, Status, pack, unpack};
+use super::{Base, MOVES, NewEvent, Persisted, RoomCommit, Status, pack, unpack};
 use crate::{
     Error, Result, directory,
+    outbox::{self, NewItem},
     tx::{Message, Op, Tx, Value, Wake, args, statements},
     unread,
 };
@@ -125,6 +126,7 @@ impl Op for Persist {
         if let Some(successor) = c.successor {
             directory::hand_over(tx, c.room_sn, successor).await?;
         }
+        self.moves(tx, &positions).await?;
         match (self.message(), &positions[..]) {
             (Some(event), [pos]) => tx.message(Message {
                 pos: *pos,
@@ -303,6 +305,17 @@ impl Persist {
             tx.insert_rows(INSERT_MEMBERSHIP_CHANGES, &member_log).await?;
         }
         Ok((joined, invited))
+    }
+
+    async fn moves<T: Tx>(&self, tx: &mut T, positions: &[i64]) -> Result<()> {
+        let c = &self.0;
+        let last = positions.last().copied().unwrap_or_default();
+        let mut items = Vec::with_capacity(c.moves.len());
+        for (i, moves) in c.moves.iter().enumerate() {
+            let payload = serde_json::to_string(moves).map_err(|e| Error::Internal(e.to_string()))?;
+            items.push(NewItem { id: format!("{MOVES}-{last}-{i}"), payload, due_ms: c.now_ms });
+        }
+        outbox::enqueue(tx, MOVES, items).await
     }
 
     async fn redactions<T: Tx>(&self, tx: &mut T) -> Result<()> {

@@ -128,6 +128,7 @@ async def tell(alice, bob, everyone):
             equal(good(await bob.client.get_profile(alice.id)).displayname, "Alice")
     async with check("bob leaves, and both see it"):
         good(await bob.client.room_leave(room))
+        good(await bob.client.room_leave(room))  # as a second device would that has not heard of it
         await alice.sees("that he left", lambda: alice.members.get((room, bob.id), {}).get("membership") == "leave")
         await bob.sees("that he left", lambda: room in bob.left)
     async with check("who has left may not speak"):

@@ -58,7 +58,7 @@ impl House {
         }
         let mut power_levels = Map::new();
         power_levels.insert("users".into(), users.into());
-        power_levels.insert("events".into(), json!({ "m.room.power_levels": 50 }));
+        power_levels.insert("events".into(), levels_of_events());
         let wish = CreateRoom {
             version: Some(version.clone()),
             preset: Some(Preset::Public),
@@ -170,7 +170,7 @@ impl Room<'_> {
             named.insert(user("alice").to_string(), 100.into());
         }
         named.extend(users.iter().map(|(name, level)| (user(name).to_string(), Value::from(*level))));
-        let content = json!({ "users": named, "events": { "m.room.power_levels": 50 } });
+        let content = json!({ "users": named, "events": levels_of_events() });
         self.made(fork, sender, "m.room.power_levels", Some(""), &content)
     }
 
