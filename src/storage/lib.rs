@@ -160,6 +160,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (reports::ALL, reports::ALL_BULK),
         (rooms::ALL, rooms::ALL_BULK),
         (rooms::merge::ALL, rooms::merge::ALL_BULK),
+        (rooms::persist::ALL, rooms::persist::ALL_BULK),
         (sessions::ALL, sessions::ALL_BULK),
         (sync_page::ALL, sync_page::ALL_BULK),
         (sync_page::members::ALL, sync_page::members::ALL_BULK),

@@ -71,7 +71,7 @@ each_backend! {
         server.stop().await;
     }
 
-    async fn a_search_for_what_a_filter_wants_has_an_end(given: Given) {
+    async fn a_narrow_filter_finds_what_lies_far_back(given: Given) {
         let server = open_server(given).await;
         let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
         let room = alice.opens_a_room().await;

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may say so in any way")]
 
+use std::collections::BTreeSet;
+
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use tokio::time::timeout;
@@ -148,6 +151,30 @@ each_backend! {
         server.stop().await;
     }
 
+    async fn two_who_upgrade_a_room_at_once_do_not_part_those_in_it(given: Given) {
+        let server = open_server(given).await;
+        let alice = Person::registers(&server, "alice").await;
+        let room = alice.creates(json!({ "preset": "public_chat", "room_version": "11" })).await;
+        let upgrade = || alice.asks(&room, "upgrade", json!({ "new_version": "11" }));
+        let mut went_on_from = BTreeSet::new();
+        let mut successors = Vec::new();
+        for reply in join_all((0..8).map(|_| upgrade())).await {
+            if reply.status != 200 {
+                reply.refused(403, "M_BAD_STATE");
+                continue;
+            }
+            let new = reply.ok()["replacement_room"].as_str().unwrap().to_owned();
+            let create = state(&alice, &new, "m.room.create").await;
+            // One that began when the room was closed already goes on from there, and is another upgrade.
+            let last = create["predecessor"]["event_id"].as_str().unwrap().to_owned();
+            assert!(went_on_from.insert(last), "two rooms go on from where the old one was: {create}");
+            successors.push(new);
+        }
+        let tombstone = state(&alice, &room, "m.room.tombstone").await;
+        assert!(successors.iter().any(|new| tombstone["replacement_room"] == *new), "{tombstone}");
+        server.stop().await;
+    }
+
     async fn a_space_keeps_its_rooms_and_a_room_all_its_bans(given: Given) {
         let server = open_server(given).await;
         let alice = Person::registers(&server, "alice").await;
@@ -166,7 +193,7 @@ each_backend! {
                 let (alice, space) = (&alice, &space);
                 async move { alice.asks(space, "ban", json!({ "user_id": user })).await.ok() }
             });
-            futures_util::future::join_all(bans).await;
+            join_all(bans).await;
         }
         let new = alice.upgrades(&space, "12").await;
         assert_eq!(alice.reads(&new, "state/m.space.child/!here:test.example").await.ok()["via"], json!(["test.example"]));

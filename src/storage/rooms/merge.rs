@@ -7,7 +7,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{Base, INSERT_EVENTS, NewEvent, Persist, Persisted, RoomCommit, event_row, pack, unpack};
+use super::{
+    Base, NewEvent, Persisted, RoomCommit, pack,
+    persist::{INSERT_EVENTS, Persist, event_row},
+    unpack,
+};
 use crate::{
     Error, Result,
     tx::{Message, Tx, args, statements},
