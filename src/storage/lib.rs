@@ -22,6 +22,7 @@ mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod profiles;
+pub mod push_rules;
 pub mod refresh;
 pub mod registration_tokens;
 pub mod reports;
@@ -47,6 +48,7 @@ pub use ephemeral::Receipt;
 pub use error::{Error, Result};
 pub use follow::Changes;
 pub use outbox::{Item, Outbox};
+pub use push_rules::{ChangedRules, RoomRules, RuleChanges};
 pub use rooms::{
     Base, Extremity, MembershipChange, Move, NewAlias, NewEvent, Persisted, Redaction, RoomCommit, RoomHead, RoomRow,
     StateChange, Status, StoredEvent, Transaction,
@@ -73,6 +75,7 @@ pub trait Storage:
     + reports::Reports
     + profiles::Profiles
     + account_data::AccountData
+    + push_rules::PushRules
     + filters::Filters
     + transactions::Transactions
     + rooms::Rooms
@@ -155,6 +158,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (key_backup::keys::ALL, key_backup::keys::ALL_BULK),
         (memberships::ALL, memberships::ALL_BULK),
         (profiles::ALL, profiles::ALL_BULK),
+        (push_rules::ALL, push_rules::ALL_BULK),
         (refresh::ALL, refresh::ALL_BULK),
         (registration_tokens::ALL, registration_tokens::ALL_BULK),
         (reports::ALL, reports::ALL_BULK),
@@ -176,6 +180,8 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (to_device::ALL, to_device::ALL_BULK),
         (transactions::ALL, transactions::ALL_BULK),
         (unread::ALL, unread::ALL_BULK),
+        (unread::count::ALL, unread::count::ALL_BULK),
+        (unread::read::ALL, unread::read::ALL_BULK),
         (user_directory::ALL, user_directory::ALL_BULK),
         (migrate::ALL, migrate::ALL_BULK),
         (outbox::ALL, outbox::ALL_BULK),

@@ -402,6 +402,10 @@ proptest! {
         }
         // Whoever is of the default class is told what all are.
         let classes = ready.classes();
+        for room in [room_id!("!room:x"), room_id!("!other:x"), room_id!("!another:x")] {
+            let class = ready.within(Some(room)).class();
+            prop_assert_eq!(classes.rooms.get(room.as_str()).unwrap_or(&classes.elsewhere), &class);
+        }
         let class = classes.rooms.get("!room:x").unwrap_or(&classes.elsewhere);
         if class == DEFAULT_CLASS {
             subject.set_power(power(&levels));

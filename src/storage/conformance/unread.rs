@@ -1,6 +1,6 @@
 //! Unread counts: what totals and differences give is what counting event by event gives.
 
-use hearth_core::push::{Counts, Place};
+use hearth_core::push::{Classes, Counts, DEFAULT_CLASS, Place};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
@@ -12,11 +12,16 @@ use super::{
     *,
 };
 use crate::{
-    AccountDataChange, Notice, Receipt, Redaction, Scope, Unread, account_data::AccountData as _,
-    ephemeral::Receipts as _, rooms::Rooms as _, unread::DEFAULT_CLASS,
+    AccountDataChange, AccountDataSet, Error, Notice, Receipt, Redaction, Scope, Unread,
+    account_data::AccountData as _,
+    ephemeral::Receipts as _,
+    push_rules::PushRules as _,
+    rooms::{OTHER_RULES, Rooms as _},
 };
 
 const USERS: [&str; 4] = ["@alice:x", "@bob:x", "@carol:x", "@dave:x"];
+/// Those of push rules; the first is that of the untouched ones.
+const CLASSES: [&str; 3] = ["", "quiet", "loud"];
 /// Where an event goes: the main timeline, the thread of an early event, or where some event is.
 const THREADS: usize = 3;
 
@@ -76,6 +81,21 @@ impl Store {
             quota: None,
         };
         self.set_account_data(change).await.unwrap();
+    }
+
+    /// From now on they are of these classes.
+    async fn classes(&self, user: &str, elsewhere: &str, rooms: &[(&str, &str)]) {
+        let change = AccountDataChange {
+            user_id: user.to_owned(),
+            scope: Scope::Global,
+            kind: "m.push_rules".to_owned(),
+            content: Some("{}".to_owned()),
+            expects: None,
+            quota: None,
+        };
+        let rooms = rooms.iter().map(|(room, class)| ((*room).to_owned(), (*class).to_owned())).collect();
+        let set = self.set_push_rules(change, Classes { elsewhere: elsewhere.to_owned(), rooms }).await.unwrap();
+        assert!(matches!(set, AccountDataSet::Done(_)), "{set:?}");
     }
 
     /// By room, what the first sync of a user shows.
@@ -190,22 +210,157 @@ fn a_thread_grows_from_an_event_of_its_room() {
     });
 }
 
+#[test]
+fn each_counts_by_the_rules_they_had_then() {
+    each_backend(|store| async move {
+        let [alice, bob, carol, _] = USERS;
+        let mut room = store.makes_room("a").await;
+        let mut other = store.makes_room("b").await;
+        store.says(&mut room, &[membership(bob, bob, "join"), membership(carol, carol, "join")]).await;
+        store.says(&mut other, &[membership(bob, bob, "join")]).await;
+        let (here, there) = (room.id.clone(), other.id.clone());
+        let silent = || Notice {
+            classes: vec![(DEFAULT_CLASS.to_owned(), counts(1, 0)), ("quiet".to_owned(), counts(-1, 0))],
+            ..Notice::default()
+        };
+        let (sn, other_sn) = (room.sn, other.sn);
+        let of = async |user: &str, sn: i64| store.unread_of(user).await.remove(&sn).unwrap();
+        let n = async |user: &str, sn: i64| of(user, sn).await.all().notify;
+
+        store.counts(&mut room, message(alice, "1"), silent()).await;
+        store.classes(bob, "", &[(&here, "quiet")]).await;
+        assert_eq!((of(bob, sn).await.class(), of(bob, other_sn).await.class()), ("quiet", ""));
+        store.counts(&mut room, message(alice, "2"), silent()).await;
+        store.counts(&mut room, message(carol, "3"), silent()).await;
+        store.counts(&mut other, message(alice, "4"), silent()).await;
+        assert_eq!((n(bob, sn).await, n(bob, other_sn).await, n(carol, sn).await), (1, 1, 2));
+        store.classes(bob, "quiet", &[(&here, "")]).await;
+        store.counts(&mut room, message(alice, "5"), silent()).await;
+        let read = store.counts(&mut other, message(alice, "6"), silent()).await;
+        assert_eq!((n(bob, sn).await, n(bob, other_sn).await), (2, 1), "here it counts again, and elsewhere no more");
+        assert_eq!((of(bob, sn).await.class(), of(bob, other_sn).await.class()), ("", "quiet"));
+        // A room that has had its own class is of the other one when no rule is about it any more.
+        store.classes(bob, "quiet", &[]).await;
+        store.counts(&mut room, message(alice, "7"), silent()).await;
+        assert_eq!(n(bob, sn).await, 2);
+        store.classes(bob, "", &[(&there, "quiet")]).await;
+        store.counts(&mut room, message(alice, "8"), silent()).await;
+        store.counts(&mut other, message(alice, "9"), silent()).await;
+        assert_eq!((n(bob, sn).await, n(bob, other_sn).await), (3, 1));
+        store.reads(&other, bob, ("m.read", ""), &read).await;
+        assert_eq!(n(bob, other_sn).await, 0);
+
+        // Whoever changes them again and again is not remembered for ever.
+        for turn in 0..90 {
+            store.classes(bob, ["quiet", ""][turn % 2], &[]).await;
+        }
+        assert_eq!(n(bob, sn).await, 3);
+        for turn in 0..90 {
+            store.classes(bob, ["quiet", ""][turn % 2], &[]).await;
+        }
+        assert_eq!(n(bob, sn).await, 6, "all that was ever said there");
+        let last = store.counts(&mut room, message(alice, "10"), silent()).await;
+        store.reads(&room, bob, ("m.read", ""), &last).await;
+        store.classes(bob, "quiet", &[]).await;
+        store.counts(&mut room, message(alice, "11"), silent()).await;
+        assert_eq!(n(bob, sn).await, 0);
+    });
+}
+
+#[test]
+fn what_was_judged_by_old_rules_is_not_stored() {
+    each_backend(|store| async move {
+        let [alice, bob, ..] = USERS;
+        let mut room = store.makes_room("a").await;
+        store.says(&mut room, &[membership(bob, bob, "join")]).await;
+        store.classes(bob, "quiet", &[]).await;
+        let changes = store.push_rules_after(0, 10).await.unwrap();
+        let at = changes.last;
+        assert_eq!(changes.users, [(bob.to_owned(), at)]);
+        assert!(store.push_rules_after(at, 10).await.unwrap().users.is_empty());
+        assert!(store.push_rules_after(0, 1).await.unwrap().too_many);
+
+        let (mut commit, after) = room.commit(store.numbers(1).await, &[message(alice, "hi")]);
+        commit.rules_as_of = at - 1;
+        let plain = store.persist(commit.clone()).await;
+        assert!(matches!(plain, Err(Error::Conflict(OTHER_RULES))), "{plain:?}");
+        // Of two that are stored together, this is refused, too.
+        let mut good = commit.clone();
+        good.rules_as_of = at;
+        let (first, second) = (store.persist(good), store.persist(commit));
+        let (first, second) = (first.await, second.await);
+        assert!(first.is_ok(), "{first:?}");
+        assert!(matches!(second, Err(Error::Conflict(_))), "{second:?}");
+        room = after;
+
+        // Who has to be known in the room: those who are there and changed their rules.
+        store.classes(alice, "", &[]).await;
+        store.classes(USERS[2], "loud", &[]).await;
+        let last = store.push_rules_after(0, 10).await.unwrap().last;
+        let all = store.push_rules_in(room.sn, "", 10).await.unwrap();
+        let known = |of: &[crate::ChangedRules]| {
+            of.iter().map(|of| (of.user_id.clone(), of.class.clone(), of.joined)).collect::<Vec<_>>()
+        };
+        let (a, b) = ((alice.to_owned(), String::new(), true), (bob.to_owned(), "quiet".to_owned(), true));
+        assert_eq!((known(&all.members), all.as_of), (vec![a.clone(), b.clone()], last));
+        assert_eq!(known(&store.push_rules_in(room.sn, alice, 10).await.unwrap().members), [b.clone()]);
+        assert_eq!(known(&store.push_rules_in(room.sn, "", 1).await.unwrap().members), [a]);
+        let users = USERS.map(ToOwned::to_owned).to_vec();
+        let mut some = known(&store.push_rules_of(room.sn, users[1..].to_vec()).await.unwrap());
+        some.sort();
+        assert_eq!(some, [b, (USERS[2].to_owned(), "loud".to_owned(), false)]);
+    });
+}
+
 #[derive(Clone, Debug)]
 enum Action {
-    Say { room: usize, user: usize, place: usize, by_default: (i64, i64), own: Vec<(usize, i64, i64)> },
-    Read { room: usize, user: usize, private: bool, thread: usize, event: usize },
-    Redact { room: usize, event: usize },
-    Member { room: usize, user: usize, join: bool },
-    Ignore { user: usize, whom: Vec<usize> },
+    Say {
+        room: usize,
+        user: usize,
+        place: usize,
+        by_default: (i64, i64),
+        /// For each class but the first, how much more or less.
+        beyond: [(i64, i64); 2],
+        own: Vec<(usize, i64, i64)>,
+    },
+    Class {
+        user: usize,
+        elsewhere: usize,
+        rooms: [Option<usize>; 2],
+    },
+    Read {
+        room: usize,
+        user: usize,
+        private: bool,
+        thread: usize,
+        event: usize,
+    },
+    Redact {
+        room: usize,
+        event: usize,
+    },
+    Member {
+        room: usize,
+        user: usize,
+        join: bool,
+    },
+    Ignore {
+        user: usize,
+        whom: Vec<usize>,
+    },
 }
 
 fn action() -> impl Strategy<Value = Action> {
     let of_room = 0..2_usize;
     let user = 0..USERS.len();
     let own = prop::collection::vec((user.clone(), 0..2_i64, 0..2_i64), 0..2);
+    let class = 0..CLASSES.len();
+    let beyond = [(-1..2_i64, -1..2_i64), (-1..2_i64, -1..2_i64)];
     prop_oneof![
-        6 => (of_room.clone(), user.clone(), 0..THREADS + 9, (0..2_i64, 0..2_i64), own).prop_map(
-            |(room, user, place, by_default, own)| Action::Say { room, user, place, by_default, own }),
+        6 => (of_room.clone(), user.clone(), 0..THREADS + 9, (0..2_i64, 0..2_i64), beyond, own).prop_map(
+            |(room, user, place, by_default, beyond, own)| Action::Say { room, user, place, by_default, beyond, own }),
+        1 => (user.clone(), class.clone(), [prop::option::of(class.clone()), prop::option::of(class)]).prop_map(
+            |(user, elsewhere, rooms)| Action::Class { user, elsewhere, rooms }),
         3 => (of_room.clone(), user.clone(), any::<bool>(), 0..THREADS + 1, any::<usize>()).prop_map(
             |(room, user, private, thread, event)| Action::Read { room, user, private, thread, event }),
         1 => (of_room.clone(), any::<usize>()).prop_map(|(room, event)| Action::Redact { room, event }),
@@ -223,6 +378,8 @@ struct Said {
     redacted: bool,
     /// Those who were in the room.
     here: Vec<usize>,
+    /// Of which class everybody was.
+    classes: [&'static str; 4],
 }
 
 /// A room as the judge counts it, event by event.
@@ -249,7 +406,8 @@ impl Judge {
             }
             let id = USERS[user];
             let own = said.counts.own.iter().filter(|(users, _)| users[0] == id && said.here.contains(&user));
-            let all = said.counts.classes.iter().map(|(_, c)| *c).chain(own.map(|(_, c)| *c));
+            let classes = said.counts.classes.iter().filter(|(c, _)| c.is_empty() || c == said.classes[user]);
+            let all = classes.map(|(_, c)| *c).chain(own.map(|(_, c)| *c));
             unread.add(&said.thread, all.fold(Counts::NONE, |a, b| a + b));
         }
         unread
@@ -260,13 +418,22 @@ struct World<'a> {
     store: &'a Store,
     rooms: Vec<Judge>,
     ignored: BTreeMap<usize, Vec<usize>>,
+    /// By user and room.
+    classes: [[&'static str; 2]; 4],
 }
 
 impl World<'_> {
     async fn act(&mut self, action: &Action) {
         let store = self.store;
         match action {
-            Action::Say { room, user, place, by_default, own } => {
+            Action::Class { user, elsewhere, rooms } => {
+                let ids = self.rooms.iter().map(|judge| judge.room.id.clone()).collect::<Vec<_>>();
+                let own = |n: usize| rooms[n].map(|class| (ids[n].as_str(), CLASSES[class]));
+                let named: Vec<_> = (0..2).filter_map(own).collect();
+                store.classes(USERS[*user], CLASSES[*elsewhere], &named).await;
+                self.classes[*user] = rooms.map(|class| CLASSES[class.unwrap_or(*elsewhere)]);
+            }
+            Action::Say { room, user, place, by_default, beyond, own } => {
                 let judge = &mut self.rooms[*room];
                 if !judge.joined.contains_key(user) {
                     return;
@@ -289,10 +456,15 @@ impl World<'_> {
                 };
                 let own: BTreeMap<&str, Counts> = own.iter().map(|(u, n, h)| (USERS[*u], counts(*n, *h))).collect();
                 let own: Vec<_> = own.into_iter().filter(|(_, c)| !c.is_none()).collect();
-                let counts = notice(place, counts(by_default.0, by_default.1), &own);
+                let mut notice = notice(place, counts(by_default.0, by_default.1), &own);
+                let beyond =
+                    CLASSES[1..].iter().zip(beyond).map(|(class, (n, h))| ((*class).to_owned(), counts(*n, *h)));
+                notice.classes.extend(beyond.filter(|(_, c)| !c.is_none()));
+                let counts = notice;
                 let id = store.counts(&mut judge.room, message(USERS[*user], "hi"), counts.clone()).await;
                 let here = judge.joined.keys().copied().collect();
-                judge.said.push(Said { id, sender: *user, thread, counts, redacted: false, here });
+                let classes = self.classes.map(|of| of[*room]);
+                judge.said.push(Said { id, sender: *user, thread, counts, redacted: false, here, classes });
             }
             Action::Read { room, user, private, thread, event } => {
                 let judge = &mut self.rooms[*room];
@@ -333,13 +505,14 @@ impl World<'_> {
     async fn agrees(&self) -> Result<(), TestCaseError> {
         for (user, name) in USERS.iter().enumerate() {
             let told = self.store.unread_of(name).await;
-            for judge in self.rooms.iter().filter(|judge| judge.joined.contains_key(&user)) {
+            for (at, judge) in self.rooms.iter().enumerate().filter(|(_, judge)| judge.joined.contains_key(&user)) {
                 let ignored = self.ignored.get(&user).cloned().unwrap_or_default();
                 let counted = judge.unread(user, &ignored);
                 let shown = |unread: &Unread| {
                     let threads = unread.threads().filter(|(_, c)| !c.is_none());
                     (unread.main(), threads.map(|(t, c)| (t.to_owned(), c)).collect::<Vec<_>>())
                 };
+                prop_assert_eq!(told[&judge.room.sn].class(), self.classes[user][at]);
                 prop_assert_eq!(shown(&told[&judge.room.sn]), shown(&counted), "{} in {}", name, judge.room.id);
             }
         }
@@ -356,9 +529,11 @@ fn differences_are_what_counting_gives() {
         let case = |actions: Vec<Action>| {
             runtime.block_on(async {
                 count.set(count.get() + 1);
-                let mut world = World { store: &store, rooms: vec![], ignored: BTreeMap::new() };
+                let classes = [[""; 2]; 4];
+                let mut world = World { store: &store, rooms: vec![], ignored: BTreeMap::new(), classes };
                 for user in USERS {
                     store.ignores(user, &[]).await;
+                    store.classes(user, "", &[]).await;
                 }
                 for name in ["a", "b"] {
                     let mut room = Room::new(store.numbers(1).await, &format!("{name}{}", count.get()));
