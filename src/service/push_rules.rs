@@ -239,7 +239,7 @@ fn place(rules: &mut Ruleset, rule: NewPushRule, after: Option<&str>, before: Op
     if [after, before].contains(&Some(id.as_str())) {
         return Err(refused(InsertPushRuleError::UnknownRuleId));
     }
-    let was = rules.get(kind.clone(), &id).filter(|was| !was.is_server_default()).map(|was| was.enabled());
+    let was = rules.get(kind.clone(), &id).filter(|was| !was.is_server_default()).map(AnyPushRuleRef::enabled);
     if was.is_some() && (after.is_some() || before.is_some()) {
         // Or it would be counted among those that it is to come after.
         rules.remove(kind.clone(), &id).map_err(Error::internal)?;
