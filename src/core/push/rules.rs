@@ -245,7 +245,8 @@ impl Rule {
             conditions,
             counts: Counts {
                 notify: i64::from(rule.triggers_notification()),
-                highlight: i64::from(rule.triggers_highlight()),
+                // What is not told is not loud.
+                highlight: i64::from(rule.triggers_notification() && rule.triggers_highlight()),
             },
             actions: rule.actions().to_vec(),
         })

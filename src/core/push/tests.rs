@@ -80,7 +80,7 @@ fn asked_singly(rules: &Ruleset, event: &Value, (user, name): (&UserId, &str), p
     let Poll::Ready(found) = found.poll(&mut Context::from_waker(Waker::noop())) else { panic!("it waits") };
     found.map_or(Counts::NONE, |rule| Counts {
         notify: i64::from(rule.triggers_notification()),
-        highlight: i64::from(rule.triggers_highlight()),
+        highlight: i64::from(rule.triggers_notification() && rule.triggers_highlight()),
     })
 }
 
@@ -302,7 +302,7 @@ fn actions() -> impl Strategy<Value = Value> {
         json!([]),
         json!(["notify"]),
         json!(["notify", { "set_tweak": "highlight" }]),
-        json!(["dont_notify"]),
+        json!([{ "set_tweak": "highlight" }]),
     ])
 }
 
