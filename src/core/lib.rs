@@ -14,6 +14,7 @@ pub mod keys;
 pub mod limits;
 pub mod power;
 pub mod push;
+pub mod relation;
 pub mod room_version;
 pub mod state;
 pub mod token;

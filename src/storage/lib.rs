@@ -24,6 +24,7 @@ mod postgres;
 pub mod profiles;
 pub mod refresh;
 pub mod registration_tokens;
+pub mod relations;
 pub mod reports;
 pub mod rooms;
 pub mod sessions;
@@ -47,6 +48,7 @@ pub use ephemeral::Receipt;
 pub use error::{Error, Result};
 pub use follow::Changes;
 pub use outbox::{Item, Outbox};
+pub use relations::{Bundle, Bundles, Related, RelatedPage, ThreadPage, ThreadQuery, ThreadSummary};
 pub use rooms::{
     Base, Extremity, MembershipChange, Move, NewAlias, NewEvent, Persisted, Redaction, RoomCommit, RoomHead, RoomRow,
     StateChange, Status, StoredEvent, Transaction,
@@ -77,6 +79,7 @@ pub trait Storage:
     + transactions::Transactions
     + rooms::Rooms
     + timeline::Timeline
+    + relations::Relations
     + memberships::Memberships
     + ephemeral::Receipts
     + to_device::ToDevice
@@ -156,6 +159,10 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (memberships::ALL, memberships::ALL_BULK),
         (profiles::ALL, profiles::ALL_BULK),
         (refresh::ALL, refresh::ALL_BULK),
+        (relations::bundles::ALL, relations::bundles::ALL_BULK),
+        (relations::paging::ALL, relations::paging::ALL_BULK),
+        (relations::stored::ALL, relations::stored::ALL_BULK),
+        (relations::threads::ALL, relations::threads::ALL_BULK),
         (registration_tokens::ALL, registration_tokens::ALL_BULK),
         (reports::ALL, reports::ALL_BULK),
         (rooms::ALL, rooms::ALL_BULK),

@@ -24,6 +24,7 @@ mod presence;
 mod process;
 mod promises;
 mod refresh;
+mod relations;
 mod reports;
 mod rooms;
 mod secrets;

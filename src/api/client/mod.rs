@@ -19,6 +19,7 @@ mod messages;
 mod presence;
 mod profile;
 mod push_rules;
+mod relations;
 mod reports;
 mod rooms;
 mod shared_secret;
@@ -51,6 +52,7 @@ pub fn routes(r: Routes) -> Routes {
     let r = reports::routes(r);
     let r = directory::routes(r);
     let r = messages::routes(r);
+    let r = relations::routes(r);
     let r = sync::routes(r);
     let r = to_device::routes(r);
     let r = key_backup::routes(r);

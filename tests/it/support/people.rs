@@ -88,6 +88,15 @@ impl Person {
         }
     }
 
+    pub fn http(&self) -> &Http {
+        &self.http
+    }
+
+    /// A transaction id that this device has not used.
+    pub fn next_txn(&self) -> String {
+        format!("{}-{}", self.device, self.sent.fetch_add(1, Ordering::Relaxed))
+    }
+
     pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Reply {
         let request = self.http.request(method, &format!("/_matrix/client/v3{path}")).bearer_auth(&self.token);
         let request = if let Some(body) = body { request.json(body) } else { request };
@@ -144,8 +153,7 @@ impl Person {
 
     /// A message; its id.
     pub async fn says(&self, room: &str, body: &str) -> String {
-        let txn = format!("{}-{}", self.device, self.sent.fetch_add(1, Ordering::Relaxed));
-        event_id(&self.sends(room, &txn, body).await)
+        event_id(&self.sends(room, &self.next_txn(), body).await)
     }
 
     /// A message to a server that may die; its id if it was answered.
