@@ -36,3 +36,4 @@ mod to_device;
 mod told;
 mod unread;
 mod upgrade;
+mod voip;

@@ -29,6 +29,7 @@ mod tags;
 mod to_device;
 mod user_directory;
 mod versions;
+mod voip;
 mod well_known;
 
 /// All endpoints that clients use.
@@ -55,6 +56,7 @@ pub fn routes(r: Routes) -> Routes {
     let r = relations::routes(r);
     let r = sync::routes(r);
     let r = to_device::routes(r);
+    let r = voip::routes(r);
     let r = key_backup::routes(r);
     shared_secret::routes(r)
 }
