@@ -298,8 +298,10 @@ impl Op for Login {
             let device = std::slice::from_ref(device);
             delete_tokens(tx, &self.user_id, device).await?;
             let pos = revoke(tx, &self.user_id, device, self.session.created_ms).await?;
-            // Whoever comes now may be another program, or another person: its keys are not theirs.
+            // Whoever comes now may be another program, or another person: its keys are not theirs, and neither is what was
+            // sent to it.
             keys::forget_devices(tx, &self.user_id, device, pos).await?;
+            to_device::forget(tx, &self.user_id, &self.session.device_id).await?;
         }
         start(tx, &self.user_id, &self.session).await?;
         Ok(LoggedIn::Done { again })

@@ -16,7 +16,7 @@ use super::{Given, Http, Reply, Server};
 
 /// Longer than anything takes that works.
 pub const LONG: Duration = Duration::from_secs(20);
-const PASSWORD: &str = "correct horse battery staple";
+pub const PASSWORD: &str = "correct horse battery staple";
 
 /// A server where anybody may register.
 pub async fn open_server(given: &Given) -> Server {
@@ -74,6 +74,15 @@ impl Person {
     /// The same person on a new device, perhaps on another server of the deployment.
     pub async fn logs_in_on(&self, http: &Http) -> Self {
         Self::logs_in(http, &self.id).await
+    }
+
+    /// A new session with the id of this device.
+    pub async fn logs_in_again(&self, http: &Http) -> Self {
+        let body = json!({
+            "type": "m.login.password", "identifier": { "type": "m.id.user", "user": self.id }, "password": PASSWORD,
+            "device_id": self.device,
+        });
+        Self::from(http, &http.post("/_matrix/client/v3/login", &body).await.ok())
     }
 
     /// The same device, talking to another server of the deployment.
