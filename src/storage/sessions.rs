@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Sql,
+    Sql, account_data,
     accounts::find_user,
     error::Result,
     keys,
@@ -257,6 +257,7 @@ async fn end<T: Tx>(tx: &mut T, user_id: &str, devices: Vec<String>, ending: &En
     let gone = tx.execute(DELETE_DEVICES, args![user_id, devices.clone()]).await?;
     let pos = revoke(tx, user_id, &devices, ending.at_ms).await?;
     keys::forget_devices(tx, user_id, &devices, pos).await?;
+    account_data::forget_devices(tx, user_id, &devices, pos).await?;
     let job = DeviceCleanup { user_id: user_id.to_owned(), devices };
     let payload = serde_json::json!(job).to_string();
     let item = NewItem { id: ending.job_id.clone(), payload, due_ms: ending.at_ms };
