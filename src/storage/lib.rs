@@ -7,6 +7,7 @@ pub mod account_data;
 pub mod accounts;
 #[cfg(test)]
 mod conformance;
+pub mod dehydrated;
 pub mod directory;
 pub mod ephemeral;
 mod error;
@@ -88,6 +89,7 @@ pub trait Storage:
     + sync_page::SyncPages
     + follow::Follow
     + keys::Keys
+    + dehydrated::DehydratedDevices
     + directory::Directory
     + user_directory::UserDirectory
     + Send
@@ -146,6 +148,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
     let modules = [
         (account_data::ALL, account_data::ALL_BULK),
         (accounts::ALL, accounts::ALL_BULK),
+        (dehydrated::ALL, dehydrated::ALL_BULK),
         (directory::ALL, directory::ALL_BULK),
         (ephemeral::ALL, ephemeral::ALL_BULK),
         (filters::ALL, filters::ALL_BULK),

@@ -54,6 +54,7 @@ const MIGRATIONS: &[Migration] = &[
     both!("0012_keys"),
     both!("0013_relations"),
     apart!("0014_relations_before"),
+    both!("0015_dehydrated_devices"),
 ];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

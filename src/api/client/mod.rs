@@ -8,6 +8,7 @@ use crate::service::{session::Session, shape::Reader};
 mod account;
 mod account_data;
 mod capabilities;
+mod dehydrated;
 mod devices;
 mod directory;
 mod filters;
@@ -41,6 +42,7 @@ pub fn routes(r: Routes) -> Routes {
     let r = login::routes(r);
     let r = devices::routes(r);
     let r = keys::routes(r);
+    let r = dehydrated::routes(r);
     let r = profile::routes(r);
     let r = presence::routes(r);
     let r = spaces::routes(r);
