@@ -55,7 +55,7 @@ pub use rooms::{
     StateChange, Status, StoredEvent, Transaction,
 };
 pub use stream::{SigningKey, Stream};
-pub use sync_page::{Lazy, RoomSync, StrippedRoom, Summary, SyncPage, SyncQuery, Told, UnreadNow};
+pub use sync_page::{Lazy, RoomSync, Speaker, StrippedRoom, Summary, SyncPage, SyncQuery, Told, UnreadNow};
 pub use tally::Work;
 pub use timeline::{
     Context, ContextQuery, Direction, Membership, Page, PageQuery, RoomView, StateOf, VisibilityLog, is_world_readable,

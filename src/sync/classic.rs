@@ -141,8 +141,8 @@ impl Syncs {
     ) -> Result<(Box<Page>, Arc<Following>)> {
         match if from_memory { self.read_memory(reader, wish)? } else { Memory::No } {
             Memory::Page(page, following) => return Ok((page, following)),
-            Memory::Lacks(rooms, following) => {
-                self.learn(reader, rooms, &following).await?;
+            Memory::Lacks(lacking, following) => {
+                self.learn(reader, lacking, &following).await?;
                 if let Memory::Page(page, following) = self.read_memory(reader, wish)? {
                     return Ok((page, following));
                 }

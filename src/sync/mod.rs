@@ -4,6 +4,7 @@ mod classic;
 mod following;
 mod keys;
 mod presence;
+mod speakers;
 mod told;
 
 use std::{sync::Arc, time::Duration};
@@ -43,6 +44,7 @@ pub struct Syncs {
     /// before the next read, and with the journal whether that has to be one of the database.
     following: Cache<OwnedUserId, Arc<Following>>,
     told: told::ToldMembers,
+    speakers: speakers::Speakers,
     /// When news for a room of thousands take a look at the database, they take turns: whoever waits here holds nothing,
     /// and what others ask of the database is not behind all of them.
     turns: Semaphore,
@@ -99,6 +101,7 @@ impl Syncs {
             timeouts,
             following,
             told: told::ToldMembers::new(),
+            speakers: speakers::Speakers::new(),
             turns: Semaphore::new(READS_AT_ONCE),
         })
     }

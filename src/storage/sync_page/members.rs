@@ -12,12 +12,40 @@ use super::{summaries::Heroes, timelines::TimelinePart};
 use crate::{
     Result,
     error::corrupt,
-    tx::{Reads, args, statements},
+    rooms::StoredEvent,
+    timeline::events_by_sn,
+    tx::{Query, Reads, args, statements},
 };
 
 statements! {
     SENDERS_MEMBERS = "SELECT c.room_sn, c.state_key, c.event_sn FROM events e JOIN current_state c
         ON c.room_sn = e.room_sn AND c.type = 'm.room.member' AND c.state_key = e.sender WHERE e.sn = ANY($1)";
+    SPEAKER = "SELECT r.version, c.event_sn FROM events e JOIN rooms r ON r.room_sn = e.room_sn JOIN current_state c
+        ON c.room_sn = e.room_sn AND c.type = 'm.room.member' AND c.state_key = e.sender WHERE e.sn = $1";
+}
+
+/// Who sent a message.
+#[derive(Clone, Debug)]
+pub struct Speaker {
+    /// Of the room.
+    pub version: String,
+    /// Their membership of it, as it is now.
+    pub membership: StoredEvent,
+}
+
+/// The sender of the event of this number.
+pub(super) struct ReadSpeaker(pub(super) i64);
+
+impl Query for ReadSpeaker {
+    const NAME: &'static str = "speaker";
+    type Out = Option<Speaker>;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Option<Speaker>> {
+        let Some(mut row) = tx.query_opt(SPEAKER, args![self.0]).await? else { return Ok(None) };
+        let (version, event_sn) = (row.get(0)?, row.get(1)?);
+        let membership = events_by_sn(tx, vec![event_sn]).await?.pop();
+        Ok(membership.map(|membership| Speaker { version, membership }))
+    }
 }
 
 /// By room, the members whose memberships a client has been sent; of any change since, it has been told.
