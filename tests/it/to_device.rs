@@ -248,8 +248,7 @@ each_backend! {
         let (alice, bob) = two(&server).await;
         let phone = bob.logs_in_on(&server).await;
         let told = async |note: &str| {
-            alice.notes_to(&bob, note).await;
-            alice.notes_to(&phone, note).await;
+            alice.sends_to_devices(note, json!({ &bob.id: { "*": { "note": note } } })).await.ok();
         };
         told("1").await;
         let first = phone.syncs().await;
