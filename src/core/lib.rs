@@ -13,6 +13,7 @@ pub mod ids;
 pub mod keys;
 pub mod limits;
 pub mod power;
+pub mod probe;
 pub mod push;
 pub mod relation;
 pub mod room_version;
