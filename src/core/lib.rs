@@ -15,6 +15,7 @@ pub mod limits;
 pub mod power;
 pub mod probe;
 pub mod push;
+pub mod relation;
 pub mod room_version;
 pub mod state;
 pub mod token;

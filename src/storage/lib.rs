@@ -7,6 +7,7 @@ pub mod account_data;
 pub mod accounts;
 #[cfg(test)]
 mod conformance;
+pub mod dehydrated;
 pub mod directory;
 pub mod ephemeral;
 mod error;
@@ -24,6 +25,7 @@ mod postgres;
 pub mod profiles;
 pub mod refresh;
 pub mod registration_tokens;
+pub mod relations;
 pub mod reports;
 pub mod rooms;
 pub mod sessions;
@@ -47,6 +49,7 @@ pub use ephemeral::Receipt;
 pub use error::{Error, Result};
 pub use follow::Changes;
 pub use outbox::{Item, Outbox};
+pub use relations::{Bundle, Bundles, Related, RelatedPage, ThreadPage, ThreadQuery, ThreadSummary};
 pub use rooms::{
     Base, Extremity, MembershipChange, Move, NewAlias, NewEvent, Persisted, Redaction, RoomCommit, RoomHead, RoomRow,
     StateChange, Status, StoredEvent, Transaction,
@@ -77,6 +80,7 @@ pub trait Storage:
     + transactions::Transactions
     + rooms::Rooms
     + timeline::Timeline
+    + relations::Relations
     + memberships::Memberships
     + ephemeral::Receipts
     + to_device::ToDevice
@@ -85,6 +89,7 @@ pub trait Storage:
     + sync_page::SyncPages
     + follow::Follow
     + keys::Keys
+    + dehydrated::DehydratedDevices
     + directory::Directory
     + user_directory::UserDirectory
     + Send
@@ -143,6 +148,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
     let modules = [
         (account_data::ALL, account_data::ALL_BULK),
         (accounts::ALL, accounts::ALL_BULK),
+        (dehydrated::ALL, dehydrated::ALL_BULK),
         (directory::ALL, directory::ALL_BULK),
         (ephemeral::ALL, ephemeral::ALL_BULK),
         (filters::ALL, filters::ALL_BULK),
@@ -156,6 +162,10 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (memberships::ALL, memberships::ALL_BULK),
         (profiles::ALL, profiles::ALL_BULK),
         (refresh::ALL, refresh::ALL_BULK),
+        (relations::bundles::ALL, relations::bundles::ALL_BULK),
+        (relations::paging::ALL, relations::paging::ALL_BULK),
+        (relations::stored::ALL, relations::stored::ALL_BULK),
+        (relations::threads::ALL, relations::threads::ALL_BULK),
         (registration_tokens::ALL, registration_tokens::ALL_BULK),
         (reports::ALL, reports::ALL_BULK),
         (rooms::ALL, rooms::ALL_BULK),
