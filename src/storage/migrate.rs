@@ -55,6 +55,7 @@ const MIGRATIONS: &[Migration] = &[
     both!("0013_relations"),
     apart!("0014_relations_before"),
     both!("0015_dehydrated_devices"),
+    both!("0016_pushers"),
 ];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
