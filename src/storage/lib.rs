@@ -23,6 +23,7 @@ mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod profiles;
+pub mod push_rules;
 pub mod pushers;
 pub mod refresh;
 pub mod registration_tokens;
@@ -50,6 +51,7 @@ pub use ephemeral::Receipt;
 pub use error::{Error, Result};
 pub use follow::Changes;
 pub use outbox::{Item, Outbox};
+pub use push_rules::{ChangedRules, RoomRules, RuleChanges};
 pub use relations::{Bundle, Bundles, Related, RelatedPage, ThreadPage, ThreadQuery, ThreadSummary};
 pub use rooms::{
     Base, Extremity, MembershipChange, Move, NewAlias, NewEvent, Persisted, Redaction, RoomCommit, RoomHead, RoomRow,
@@ -78,6 +80,7 @@ pub trait Storage:
     + profiles::Profiles
     + pushers::Pushers
     + account_data::AccountData
+    + push_rules::PushRules
     + filters::Filters
     + transactions::Transactions
     + rooms::Rooms
@@ -167,6 +170,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (pushers::delivery::ALL, pushers::delivery::ALL_BULK),
         (pushers::look::ALL, pushers::look::ALL_BULK),
         (pushers::marks::ALL, pushers::marks::ALL_BULK),
+        (push_rules::ALL, push_rules::ALL_BULK),
         (refresh::ALL, refresh::ALL_BULK),
         (relations::bundles::ALL, relations::bundles::ALL_BULK),
         (relations::paging::ALL, relations::paging::ALL_BULK),
@@ -192,6 +196,8 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (to_device::ALL, to_device::ALL_BULK),
         (transactions::ALL, transactions::ALL_BULK),
         (unread::ALL, unread::ALL_BULK),
+        (unread::count::ALL, unread::count::ALL_BULK),
+        (unread::read::ALL, unread::read::ALL_BULK),
         (user_directory::ALL, user_directory::ALL_BULK),
         (migrate::ALL, migrate::ALL_BULK),
         (outbox::ALL, outbox::ALL_BULK),

@@ -24,6 +24,7 @@ mod presence;
 mod process;
 mod promises;
 mod push;
+mod push_rules;
 mod refresh;
 mod relations;
 mod reports;
