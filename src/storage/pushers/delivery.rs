@@ -12,6 +12,8 @@ statements! {
         RETURNING pusher_id, user_id, app_id, pushkey, body, set_ms, done_pos, badge, failures";
     STEP = "UPDATE pushers SET done_pos = $3, badge = $4, failures = $5, due_ms = $6, lease_until_ms = $7
         WHERE pusher_id = $1 AND lease_owner = $2 AND lease_until_ms > 0";
+    // Of a pusher that was set anew meanwhile: what was told is told.
+    TOLD = "UPDATE pushers SET done_pos = $3, badge = $4 WHERE pusher_id = $1 AND lease_owner = $2 AND done_pos < $3";
     REJECT = "DELETE FROM pushers WHERE pusher_id = $1 AND set_ms = $2";
 }
 
@@ -115,7 +117,11 @@ impl Op for StepPusher {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
         let Step { done_pos, badge, failures, due_ms, until_ms } = self.step;
         let args = args![&self.pusher_id, &self.owner, done_pos, badge, failures, due_ms, until_ms];
-        Ok(tx.execute(STEP, args).await? > 0)
+        if tx.execute(STEP, args).await? > 0 {
+            return Ok(true);
+        }
+        tx.execute(TOLD, args![&self.pusher_id, &self.owner, done_pos, badge]).await?;
+        Ok(false)
     }
 }
 

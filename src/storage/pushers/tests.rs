@@ -147,3 +147,23 @@ fn a_key_that_was_set_again_is_not_the_one_that_was_rejected() {
         assert!(keys(&store, "@a:x").await.is_empty());
     });
 }
+
+#[test]
+fn what_was_told_before_a_pusher_was_set_anew_is_not_told_again() {
+    each_backend(|store| async move {
+        register(&store, "@a:x", "D", 1).await;
+        store.set_pusher(new("@a:x", "D", "1")).await.unwrap();
+        let at = store.head().await.unwrap();
+        store.mark_pushers(Marks { up_to: at + 3, users: None }).await.unwrap();
+        let id = store.lease_pushers("one", 10, 20, 9).await.unwrap()[0].pusher_id.clone();
+        store.set_pusher(new("@a:x", "D", "1")).await.unwrap();
+        assert!(!store.step_pusher(&id, "one", step(at + 2, 20)).await.unwrap(), "it tells what is no longer so");
+        assert!(!store.step_pusher(&id, "one", step(at + 1, 20)).await.unwrap(), "and does not go back");
+        let held = store.lease_pushers("two", 10, 20, 9).await.unwrap();
+        assert_eq!(held[0].done_pos, at + 2);
+        let failed = Step { failures: 1, due_ms: 1_000, ..step(at + 3, 0) };
+        assert!(!store.step_pusher(&id, "one", failed).await.unwrap());
+        assert!(store.step_pusher(&id, "two", step(at + 2, 0)).await.unwrap());
+        assert!(store.any_pusher_due(10).await.unwrap(), "what another has come to is not theirs to say");
+    });
+}
