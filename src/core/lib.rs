@@ -15,6 +15,7 @@ pub mod limits;
 pub mod power;
 pub mod push;
 pub mod room_version;
+pub mod sliding;
 pub mod state;
 pub mod token;
 pub mod visibility;

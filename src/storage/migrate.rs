@@ -53,6 +53,7 @@ const MIGRATIONS: &[Migration] = &[
     both!("0010_to_device"),
     both!("0011_key_backup"),
     both!("0012_keys"),
+    both!("0013_sliding"),
 ];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

@@ -5,7 +5,7 @@ pub(crate) mod persist;
 
 use std::sync::Arc;
 
-use hearth_core::event::Pdu;
+use hearth_core::{event::Pdu, sliding};
 
 use self::persist::Persist;
 use crate::{
@@ -167,6 +167,13 @@ pub struct NewEvent {
     pub sent_by: Option<(String, String)>,
     /// What it counts as unread, if it is shown.
     pub notice: Notice,
+}
+
+impl NewEvent {
+    /// Whether people see by it that something goes on in the room.
+    fn bumps(&self) -> bool {
+        self.status == Status::Accepted && sliding::bumps(&self.pdu.event_type.to_string())
+    }
 }
 
 /// One key of the current state changes with the commit's event number `at`.

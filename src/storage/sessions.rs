@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::{
     Sql,
     accounts::find_user,
+    connections,
     error::Result,
     keys,
     outbox::{self, NewItem},
@@ -257,6 +258,7 @@ async fn end<T: Tx>(tx: &mut T, user_id: &str, devices: Vec<String>, ending: &En
     let gone = tx.execute(DELETE_DEVICES, args![user_id, devices.clone()]).await?;
     let pos = revoke(tx, user_id, &devices, ending.at_ms).await?;
     keys::forget_devices(tx, user_id, &devices, pos).await?;
+    connections::forget(tx, user_id, &devices).await?;
     let job = DeviceCleanup { user_id: user_id.to_owned(), devices };
     let payload = serde_json::json!(job).to_string();
     let item = NewItem { id: ending.job_id.clone(), payload, due_ms: ending.at_ms };
@@ -300,6 +302,7 @@ impl Op for Login {
             let pos = revoke(tx, &self.user_id, device, self.session.created_ms).await?;
             // Whoever comes now may be another program, or another person: its keys are not theirs.
             keys::forget_devices(tx, &self.user_id, device, pos).await?;
+            connections::forget(tx, &self.user_id, device).await?;
         }
         start(tx, &self.user_id, &self.session).await?;
         Ok(LoggedIn::Done { again })

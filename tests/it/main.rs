@@ -27,6 +27,7 @@ mod refresh;
 mod reports;
 mod rooms;
 mod secrets;
+mod sliding;
 mod spaces;
 mod sync;
 mod sync_filters;

@@ -22,6 +22,7 @@ mod push_rules;
 mod reports;
 mod rooms;
 mod shared_secret;
+mod sliding;
 mod spaces;
 mod sync;
 mod tags;
@@ -52,6 +53,7 @@ pub fn routes(r: Routes) -> Routes {
     let r = directory::routes(r);
     let r = messages::routes(r);
     let r = sync::routes(r);
+    let r = sliding::routes(r);
     let r = to_device::routes(r);
     let r = key_backup::routes(r);
     shared_secret::routes(r)

@@ -15,9 +15,13 @@ pub fn routes(r: Routes) -> Routes {
 const VERSIONS: [&str; 4] = ["r0.5.0", "r0.6.0", "r0.6.1", "v1.1"];
 
 /// What works, but belongs to versions that are not named yet, or had another name at first: the state after a timeline,
-/// the reader's membership on events, and cross-signing.
-const UNSTABLE: [&str; 3] =
-    ["org.matrix.msc4222", "org.matrix.msc4115.membership_on_events", "org.matrix.e2e_cross_signing"];
+/// the reader's membership on events, cross-signing; and sliding sync.
+const UNSTABLE: [&str; 4] = [
+    "org.matrix.msc4222",
+    "org.matrix.msc4115.membership_on_events",
+    "org.matrix.e2e_cross_signing",
+    "org.matrix.simplified_msc3575",
+];
 
 async fn versions(_: Api, _: Public<Request>) -> Result<Response> {
     let mut response = Response::new(VERSIONS.map(str::to_owned).into());

@@ -97,7 +97,12 @@ impl Syncs {
     }
 
     /// Finds what memory lacks, which is little beside a whole page.
-    pub(super) async fn learn(&self, reader: Reader<'_>, rooms: Vec<i64>, following: &Following) -> Result<()> {
+    pub(in crate::sync) async fn learn(
+        &self,
+        reader: Reader<'_>,
+        rooms: Vec<i64>,
+        following: &Following,
+    ) -> Result<()> {
         let _turn = self.turns.acquire().await.map_err(Error::internal)?;
         let ignored = Arc::clone(&following.ignored);
         let found = self.storage.unread(reader.user.as_str(), ignored, rooms.clone()).await?;
