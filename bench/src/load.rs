@@ -3,6 +3,7 @@
 mod crowd;
 mod fanout;
 mod idle;
+mod keys;
 mod read;
 mod send;
 
@@ -48,6 +49,8 @@ pub enum Scenario {
     Bigroom,
     /// `--idle` members of one room wait; one message wakes them all.
     Wakeall,
+    /// `--devices` publish keys; then keys of 50 users are asked for, and keys of 10 devices claimed.
+    Keys,
     /// Memory of the server as it is found: name it first.
     Fresh,
     /// What the machine gives without a Matrix server: bare HTTP, bare inserts, bare fdatasync.
@@ -104,6 +107,9 @@ pub struct Shape {
     /// Members of it that sync while it is sent into.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=5000))]
     watching: u64,
+    /// Devices with keys, each of a user of its own.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=10_000))]
+    devices: u64,
     /// The database for the bare inserts; without one, only SQLite's are measured.
     #[arg(long)]
     pub raw_postgres: Option<String>,
@@ -168,6 +174,7 @@ pub async fn run(target: &str, watched: &Watched, shape: &Shape) -> Result<()> {
                 Running::begin("fresh", watched).await.end(0, 0, &Times::new(), json!({})).await;
             }
             S::Fanout => fanout::fan_out(&http, watched, shape, &run).await?,
+            S::Keys => keys::keys(&http, watched, shape, &run).await?,
             S::Messages => read::messages(&http, watched, shape, &run).await?,
             S::Setup | S::Send | S::SendOneRoom | S::SendOneSender | S::Idle => {
                 let stage = stage.as_ref().context("made above")?;

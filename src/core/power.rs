@@ -8,8 +8,6 @@ use ruma::{
     Int, OwnedUserId, UserId,
     events::{TimelineEventType, room::power_levels::UserPowerLevel},
     int,
-    power_levels::NotificationPowerLevels,
-    push::PushConditionPowerLevelsCtx,
     room_version_rules::RoomPowerLevelsRules,
     state_res::events::{RoomCreateEvent, RoomPowerLevelsEvent, RoomPowerLevelsIntField},
 };
@@ -144,13 +142,6 @@ impl Power {
         self.may_send_message(user, &TimelineEventType::RoomRedaction)
             && (user == sender || self.user(user) >= self.redact)
     }
-
-    /// What push rules ask about power.
-    pub fn push_context(&self) -> PushConditionPowerLevelsCtx {
-        let mut notifications = NotificationPowerLevels::new();
-        notifications.room = self.notification("room");
-        PushConditionPowerLevelsCtx::new(self.users.clone(), self.users_default, notifications, self.rules.clone())
-    }
 }
 
 #[cfg(test)]
@@ -219,8 +210,6 @@ mod tests {
         assert_eq!(notifications, [int!(20), int!(7), int!(50)]);
         assert!(power.may_redact(&user("bob"), &user("bob")) && !power.may_redact(&user("carol"), &user("carol")));
         assert!(!power.may_redact(&user("bob"), &user("carol")));
-        let push = power.push_context();
-        assert_eq!((push.users_default, push.notifications.room, push.users.len()), (int!(5), int!(20), 1));
         let broken = levels(&json!({ "ban": "50" }));
         assert!(Power::new(version(&id), &create(&id), Some(&broken)).is_err());
         // Numbers could be texts until version 10.

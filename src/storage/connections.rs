@@ -109,3 +109,51 @@ impl Op for Save {
 pub(crate) async fn forget<T: Tx>(tx: &mut T, user_id: &str, devices: &[String]) -> Result<()> {
     tx.execute(FORGET, args![user_id, devices.to_vec()]).await.map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        accounts::{Accounts as _, NewUser},
+        sessions::{Ending, Sessions as _, tests::session},
+        testing::{Store, each_backend},
+    };
+
+    fn saved(conn_id: &str, body: &str, used_ms: i64) -> SavedConnection {
+        SavedConnection { conn_id: conn_id.to_owned(), body: body.to_owned(), used_ms }
+    }
+
+    async fn of(store: &Store, device: &str) -> Vec<String> {
+        let saved = store.connections("@a:x", device).await.unwrap();
+        saved.into_iter().map(|saved| format!("{}={}", saved.conn_id, saved.body)).collect()
+    }
+
+    #[test]
+    fn the_newest_of_a_device_are_kept_as_long_as_there_is_one() {
+        each_backend(|store| async move {
+            let new =
+                NewUser { user_id: "@a:x".into(), password_hash: Some("hash".into()), admin: false, created_ms: 1 };
+            store.register(new, None, None).await.unwrap();
+            for (n, device) in ["A", "B"].into_iter().enumerate() {
+                let token = u8::try_from(n).unwrap();
+                store.login("@a:x", Some("hash"), session(device, token)).await.unwrap();
+            }
+            let save = async |device: &str, all: &[SavedConnection]| {
+                store.save_connections("@a:x", device, all.to_vec(), 3).await.unwrap();
+            };
+            save("A", &[saved("a", "1", 10), saved("b", "1", 11)]).await;
+            save("B", &[saved("a", "other", 10)]).await;
+            save("A", &[saved("a", "2", 12), saved("b", "0", 9)]).await;
+            assert_eq!(of(&store, "A").await, ["a=2", "b=1"], "an older word is none");
+            save("A", &[saved("c", "1", 13), saved("d", "1", 14)]).await;
+            assert_eq!(of(&store, "A").await, ["d=1", "c=1", "a=2"]);
+            // A device that is gone, or begins anew, has none.
+            let ending = Ending { at_ms: 20, job_id: "j".into() };
+            store.end_sessions("@a:x", vec!["A".into()], ending).await.unwrap();
+            save("A", &[saved("a", "3", 15)]).await;
+            assert_eq!((of(&store, "A").await, of(&store, "B").await), (vec![], vec!["a=other".to_owned()]));
+            store.login("@a:x", Some("hash"), session("B", 7)).await.unwrap();
+            assert!(of(&store, "B").await.is_empty());
+        });
+    }
+}

@@ -57,8 +57,8 @@ pub use rooms::{
 };
 pub use stream::{SigningKey, Stream};
 pub use sync_page::{
-    AskedRoom, Lazy, RoomSync, SlidingPage, SlidingQuery, SlidingRoom, StrippedRoom, Summary, SyncPage, SyncQuery,
-    Told, UnreadNow,
+    AskedRoom, Lazy, RoomSync, SlidingPage, SlidingQuery, SlidingRoom, Speaker, StrippedRoom, Summary, SyncPage,
+    SyncQuery, Told, UnreadNow,
 };
 pub use tally::Work;
 pub use timeline::{

@@ -14,8 +14,9 @@ use std::{collections::HashMap, sync::Arc};
 use hearth_core::filter::Ignored;
 use ruma::api::client::filter::RoomEventFilter;
 
+use self::members::ReadSpeaker;
 pub use self::{
-    members::{Lazy, Told},
+    members::{Lazy, Speaker, Told},
     sliding::{AskedRoom, SlidingPage, SlidingQuery, SlidingRoom},
 };
 use self::{
@@ -151,6 +152,8 @@ pub trait SyncPages: Send + Sync {
     fn sliding_page(&self, query: SlidingQuery) -> Answer<'_, SlidingPage>;
     /// Of a page no more than what the user has not read in these rooms.
     fn unread(&self, user_id: &str, ignored: Arc<Ignored>, rooms: Vec<i64>) -> Answer<'_, UnreadNow>;
+    /// And no more than who sent this message. `None` if they never were a member of its room.
+    fn speaker(&self, message_sn: i64) -> Answer<'_, Option<Speaker>>;
 }
 
 /// What somebody has not read.
@@ -173,6 +176,10 @@ impl<E: Engine> SyncPages for Sql<E> {
 
     fn unread(&self, user_id: &str, ignored: Arc<Ignored>, rooms: Vec<i64>) -> Answer<'_, UnreadNow> {
         self.0.read(ReadUnread { user_id: user_id.to_owned(), ignored, rooms })
+    }
+
+    fn speaker(&self, message_sn: i64) -> Answer<'_, Option<Speaker>> {
+        self.0.read(ReadSpeaker(message_sn))
     }
 }
 

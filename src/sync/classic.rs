@@ -3,7 +3,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
 
 pub(super) mod data;
-mod memory;
+pub(super) mod memory;
 mod room;
 pub(super) mod to_device;
 mod unread;
@@ -140,8 +140,8 @@ impl Syncs {
     ) -> Result<(Box<Page>, Arc<Following>)> {
         match if from_memory { self.read_memory(reader, wish)? } else { Memory::No } {
             Memory::Page(page, following) => return Ok((page, following)),
-            Memory::Lacks(rooms, following) => {
-                self.learn(reader, rooms, &following).await?;
+            Memory::Lacks(lacking, following) => {
+                self.learn(reader, lacking, &following).await?;
                 if let Memory::Page(page, following) = self.read_memory(reader, wish)? {
                     return Ok((page, following));
                 }

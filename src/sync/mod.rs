@@ -5,6 +5,7 @@ mod following;
 mod keys;
 mod presence;
 mod sliding;
+mod speakers;
 mod told;
 
 use std::{sync::Arc, time::Duration};
@@ -51,6 +52,7 @@ pub struct Syncs {
     connections: sliding::Connections,
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
+    speakers: speakers::Speakers,
     /// When news for a room of thousands take a look at the database, they take turns: whoever waits here holds nothing,
     /// and what others ask of the database is not behind all of them.
     turns: Semaphore,
@@ -118,6 +120,7 @@ impl Syncs {
             connections: sliding::Connections::new(),
             clock,
             rng,
+            speakers: speakers::Speakers::new(),
             turns: Semaphore::new(READS_AT_ONCE),
         })
     }

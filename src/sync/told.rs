@@ -106,6 +106,18 @@ pub(super) fn and_now(told: &Arc<Told>, joined: &[RoomSync], left: &[RoomSync], 
     Arc::new(all)
 }
 
+/// What has been told after these members of rooms, too.
+pub(super) fn and_these(told: Arc<Told>, members: &HashSet<(i64, String)>) -> Arc<Told> {
+    if members.is_empty() {
+        return told;
+    }
+    let mut all: Told = if members_of(&told) > MEMBERS { HashMap::new() } else { (*told).clone() };
+    for (room, user) in members {
+        Arc::make_mut(all.entry(*room).or_default()).insert(user.clone());
+    }
+    Arc::new(all)
+}
+
 /// Tells filters apart: through another filter, other members were told of.
 pub(super) fn fingerprint(filter: &RoomFilter) -> u64 {
     let mut hasher = DefaultHasher::new();

@@ -102,6 +102,63 @@ each_backend! {
         assert_eq!(work["unread"].runs, 1);
     }
 
+    async fn of_somebody_who_speaks_up_all_who_load_members_lazily_are_told_for_one_look(given: Given) {
+        const LAZY: &str = r#"{"room":{"state":{"lazy_load_members":true},"timeline":{"limit":5}}}"#;
+        let server = open_server(given).await;
+        let alice = Person::registers(&server, "alice").await;
+        // With a name, for a room without one is called after members who are told of.
+        let room = alice.creates(json!({ "name": "The hall", "preset": "public_chat" })).await;
+        let carol = Person::registers(&server, "carol").await;
+        carol.joins(&room).await;
+        let mut readers = Vec::new();
+        for n in 0..4 {
+            let reader = Person::registers(&server, &format!("reader{n}")).await;
+            reader.joins(&room).await;
+            readers.push(reader);
+        }
+        for n in 0..6 {
+            alice.says(&room, &format!("{n}")).await;
+        }
+        let lazily = format!("&filter={}", escaped(LAZY));
+        for reader in &readers {
+            reader.syncs_with(&lazily).await;
+        }
+
+        let before = server.work();
+        let message = carol.says(&room, "may I?").await;
+        let mut lost = Vec::new();
+        for reader in &readers {
+            let since = reader.since();
+            let page = reader.syncs_with(&lazily).await;
+            assert_eq!(timeline(&page, &room), [&*message]);
+            let member = &joined(&page, &room)["state"]["events"];
+            assert_eq!(member.as_array().map(Vec::len), Some(1), "{page}");
+            assert_eq!((&member[0]["type"], &member[0]["state_key"]), (&json!("m.room.member"), &json!(carol.id)));
+            assert_eq!((&member[0]["content"]["membership"], &member[0]["unsigned"]["membership"]), (&json!("join"), &json!("join")));
+            assert!(member[0]["event_id"].is_string() && member[0]["room_id"].is_null(), "{member}");
+            lost.push((since, page));
+        }
+        // Who has not read the answer is told again.
+        for (reader, (since, page)) in readers.iter().zip(&lost) {
+            let again = reader.sync(&format!("timeout=0&since={since}{lazily}")).await;
+            assert_eq!(joined(&again, &room)["state"]["events"][0]["event_id"], joined(page, &room)["state"]["events"][0]["event_id"]);
+        }
+        let work = server.work_since(&before);
+        assert_eq!(work.keys().collect::<Vec<_>>(), [&"persist", &"speaker"], "{work:?}");
+        assert_eq!(work["speaker"].runs, 1);
+
+        // Who has read it is not.
+        let before = server.work();
+        let second = carol.says(&room, "thank you").await;
+        for reader in &readers {
+            let page = reader.syncs_with(&lazily).await;
+            assert_eq!(timeline(&page, &room), [&*second]);
+            assert!(joined(&page, &room)["state"]["events"].is_null(), "{page}");
+        }
+        let work = server.work_since(&before);
+        assert_eq!(work.keys().collect::<Vec<_>>(), [&"persist"], "{work:?}");
+    }
+
     async fn a_message_that_is_sent_again_is_found_in_the_transaction(given: Given) {
         let server = open_server(given).await;
         let alice = Person::registers(&server, "alice").await;

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 
 use ruma::{OwnedUserId, UserId};
 
+use super::glob::{is_said_in, is_word};
+
 /// A longer name is nobody's that anybody would call.
 const MAX_BYTES: usize = 255;
 
@@ -89,6 +91,13 @@ impl Names {
         called
     }
 
+    /// What a member is called, in lower case.
+    pub fn display_name(&self, user: &UserId) -> Option<&str> {
+        let names = self.keys.get(user)?.iter().filter_map(|key| self.by_key.get(key)).flatten();
+        let mut shown = names.filter(|name| name.user == user && name.by == CalledBy::DisplayName);
+        shown.next().map(|name| name.text.as_str())
+    }
+
     /// What a cache pays for it.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -99,9 +108,10 @@ fn cost(name: &Name) -> usize {
     2 * name.text.len() + 2 * name.user.as_str().len() + 160
 }
 
-/// The rules know no other letters: <https://spec.matrix.org/v1.19/client-server-api/#conditions-1>
-fn is_word(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_'
+/// Whether a name is in a text, which is in lower case.
+pub(super) fn is_called(name: &str, text: &str) -> bool {
+    let name = name.to_lowercase();
+    name.len() <= MAX_BYTES && !name.trim().is_empty() && is_said_in(&name, text)
 }
 
 fn ends_with_word(text: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hearth_core::push::{CalledBy, Counts, Names, Subject};
+use hearth_core::push::{CalledBy, Concern, Counts, Names, Subject};
 use hearth_storage::{Notice, unread::DEFAULT_CLASS};
 use ruma::{OwnedServerName, UserId};
 
@@ -30,14 +30,14 @@ impl Push {
         let mentioned = subject.mentioned().into_iter().filter(|user| user.server_name() == self.server);
         let mentioned: Vec<String> = mentioned.map(|user| user.to_string()).take(MOST_NAMED).collect();
         if !mentioned.is_empty() {
-            add(&mut notice.own, mentioned, subject.by_default_if_mentioned() - base);
+            add(&mut notice.own, mentioned, subject.by_default_if(Concern::mention()) - base);
         }
         let called = subject.text().zip(names).map(|(text, names)| names.called_in(text)).unwrap_or_default();
         for by in [CalledBy::DisplayName, CalledBy::Localpart] {
             let users = called.iter().filter(|(user, how)| *how == by && user != sender);
             let users: Vec<String> = users.map(|(user, _)| user.to_string()).take(MOST_NAMED).collect();
             if !users.is_empty() {
-                add(&mut notice.own, users, subject.by_default_if_called(by) - base);
+                add(&mut notice.own, users, subject.by_default_if(Concern::call(by)) - base);
             }
         }
         notice

@@ -17,7 +17,7 @@ use hearth_core::{
     Error, Result, auth, canonical,
     event::{self, Draft, Pdu},
     power::Power,
-    push::Subject,
+    push::{Rules, Subject},
     room_version::RoomVersion,
     state::trie::{NewNode, NodeHash},
     visibility::membership_in,
@@ -505,10 +505,10 @@ impl Rooms {
         power: impl FnOnce() -> Result<Option<Power>>,
     ) -> Result<Notice> {
         let mut subject = Subject::new(pdu, &head.id, head.joined)?;
-        if subject.mentions_room()
+        if Rules::untouched().asks_for_power(&subject)
             && let Some(power) = power()?
         {
-            subject.set_power(power.push_context());
+            subject.set_power(power);
         }
         let names = if subject.text().is_some() { self.names(head).await? } else { None };
         Ok(self.push.notice(&subject, &pdu.sender, names.as_deref().map(AsRef::as_ref)))

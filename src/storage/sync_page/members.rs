@@ -14,7 +14,8 @@ use crate::{
     Result,
     error::corrupt,
     rooms::StoredEvent,
-    tx::{Reads, args, statements},
+    timeline::events_by_sn,
+    tx::{Query, Reads, args, statements},
 };
 
 statements! {
@@ -22,6 +23,32 @@ statements! {
         ON c.room_sn = e.room_sn AND c.type = 'm.room.member' AND c.state_key = e.sender WHERE e.sn = ANY($1)";
     NAMED = "SELECT room_sn, state_key, event_sn FROM current_state
         WHERE room_sn = ANY($1) AND type = 'm.room.member' AND state_key = ANY($2)";
+    SPEAKER = "SELECT r.version, c.event_sn FROM events e JOIN rooms r ON r.room_sn = e.room_sn JOIN current_state c
+        ON c.room_sn = e.room_sn AND c.type = 'm.room.member' AND c.state_key = e.sender WHERE e.sn = $1";
+}
+
+/// Who sent a message.
+#[derive(Clone, Debug)]
+pub struct Speaker {
+    /// Of the room.
+    pub version: String,
+    /// Their membership of it, as it is now.
+    pub membership: StoredEvent,
+}
+
+/// The sender of the event of this number.
+pub(super) struct ReadSpeaker(pub(super) i64);
+
+impl Query for ReadSpeaker {
+    const NAME: &'static str = "speaker";
+    type Out = Option<Speaker>;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<Option<Speaker>> {
+        let Some(mut row) = tx.query_opt(SPEAKER, args![self.0]).await? else { return Ok(None) };
+        let (version, event_sn) = (row.get(0)?, row.get(1)?);
+        let membership = events_by_sn(tx, vec![event_sn]).await?.pop();
+        Ok(membership.map(|membership| Speaker { version, membership }))
+    }
 }
 
 /// By room, the members whose memberships a client has been sent; of any change since, it has been told.

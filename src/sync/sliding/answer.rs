@@ -1,7 +1,7 @@
 //! One answer: what the client looks at, what of it is news, and what the client knows once it has read it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -199,11 +199,11 @@ fn told_members(asked: &[Asked]) -> hearth_storage::Told {
 fn know(state: &mut State, base: Option<&State>, look: &Look, told: HashMap<i64, Sent>) {
     let pos = base.map_or(0, |base| base.pos);
     let before = base.map(|base| Arc::clone(&base.rooms)).unwrap_or_default();
-    let is_asked = |sn: &i64| look.asked.iter().any(|asked| asked.entry.room.room_sn == *sn);
+    let asked: HashSet<i64> = look.asked.iter().map(|asked| asked.entry.room.room_sn).collect();
     let mut changed = told;
     for (sn, sent) in before.iter().filter(|(sn, _)| !changed.contains_key(sn)).collect::<Vec<_>>() {
         // What was asked and could not be told goes on from where it was.
-        let now = match look.view.rooms.get(sn).filter(|_| !is_asked(sn)) {
+        let now = match look.view.rooms.get(sn).filter(|_| !asked.contains(sn)) {
             Some(view) => looked_at(sent, *view, pos),
             None => {
                 let mut sent = sent.clone();

@@ -5,7 +5,8 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use hearth_core::{Error, Result, sliding::Config, token::Position};
@@ -23,6 +24,9 @@ const BYTES: u64 = 128 << 20;
 const MOST: usize = 8;
 /// Answers that may be under way on one connection.
 const UNDER_WAY: usize = 3;
+/// Devices whose requests reach several processes in turn, and for how long that is remembered.
+const WANDERERS: u64 = 10_000;
+const WANDERING: Duration = Duration::from_secs(3_600);
 /// Kinds of rooms by what was asked of them.
 const MOST_CONFIGS: usize = 250;
 
@@ -160,6 +164,8 @@ pub(in crate::sync) struct Connections {
     devices: Cache<Device, Arc<Vec<Connection>>>,
     /// Those of which more was told than is written down.
     unsaved: Mutex<HashSet<Device>>,
+    /// Those that were told something by another process while this one knew of them.
+    wandering: Cache<Device, ()>,
 }
 
 impl Connections {
@@ -169,7 +175,11 @@ impl Connections {
             let one = |c: &Connection| c.states.iter().map(|s| s.bytes()).max().unwrap_or_default() * 2;
             u32::try_from(256 + connections.iter().map(one).sum::<usize>()).unwrap_or(u32::MAX)
         };
-        Self { devices: Cache::builder().weigher(weigh).max_capacity(BYTES).build(), unsaved: Mutex::default() }
+        Self {
+            devices: Cache::builder().weigher(weigh).max_capacity(BYTES).build(),
+            unsaved: Mutex::default(),
+            wandering: Cache::builder().max_capacity(WANDERERS).time_to_idle(WANDERING).build(),
+        }
     }
 
     /// What the client knows who comes with this position.
@@ -184,6 +194,9 @@ impl Connections {
             return Ok(state);
         }
         // The server was started since, or another process has answered.
+        if self.devices.get(&device(reader)).is_some_and(|known| known.iter().any(|c| *c.conn_id == *conn_id)) {
+            self.wandering.insert(device(reader), ());
+        }
         let saved = storage.connections(reader.user.as_str(), reader.device).await?;
         for saved in saved.into_iter().filter(|saved| saved.conn_id == conn_id) {
             // What another version wrote, and this one can't read, is not known.
@@ -256,29 +269,47 @@ impl Connections {
     }
 
     fn note(&self, reader: Reader<'_>) {
-        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner).insert(device(reader));
+        self.unsaved().insert(device(reader));
     }
 
     /// Writes down what was told since this was last done.
     pub(super) async fn save(&self, storage: &dyn Storage) -> Result<()> {
-        let mut unsaved = std::mem::take(&mut *self.unsaved.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut unsaved = std::mem::take(&mut *self.unsaved());
         while let Some(device) = unsaved.iter().next().cloned() {
             unsaved.remove(&device);
-            let Some(connections) = self.devices.get(&device) else { continue };
-            let saved = connections.iter().map(|c| {
-                let body = serde_json::to_string(&c.states).map_err(Error::internal)?;
-                Ok(SavedConnection { conn_id: c.conn_id.to_string(), body, used_ms: c.used_ms })
-            });
-            let saved: Vec<SavedConnection> = saved.collect::<Result<_>>()?;
-            let most = u32::try_from(MOST).unwrap_or(u32::MAX);
-            if let Err(e) = storage.save_connections(device.0.as_str(), &device.1, saved, most).await {
-                let mut again = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
-                again.insert(device);
-                again.extend(unsaved);
-                return Err(e.into());
+            if let Err(e) = self.save_device(storage, &device).await {
+                unsaved.insert(device);
+                self.unsaved().extend(unsaved);
+                return Err(e);
             }
         }
         Ok(())
+    }
+
+    /// Writes down what was told to a device whose requests reach this process and others in turn: the next one has to
+    /// know of it.
+    pub(super) async fn save_if_it_wanders(&self, storage: &dyn Storage, reader: Reader<'_>) -> Result<()> {
+        let device = device(reader);
+        if !self.wandering.contains_key(&device) {
+            return Ok(());
+        }
+        self.unsaved().remove(&device);
+        self.save_device(storage, &device).await
+    }
+
+    async fn save_device(&self, storage: &dyn Storage, device: &Device) -> Result<()> {
+        let Some(connections) = self.devices.get(device) else { return Ok(()) };
+        let saved = connections.iter().map(|c| {
+            let body = serde_json::to_string(&c.states).map_err(Error::internal)?;
+            Ok(SavedConnection { conn_id: c.conn_id.to_string(), body, used_ms: c.used_ms })
+        });
+        let saved: Vec<SavedConnection> = saved.collect::<Result<_>>()?;
+        let most = u32::try_from(MOST).unwrap_or(u32::MAX);
+        Ok(storage.save_connections(device.0.as_str(), &device.1, saved, most).await?)
+    }
+
+    fn unsaved(&self) -> MutexGuard<'_, HashSet<Device>> {
+        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -292,7 +323,9 @@ mod tests {
 
     use super::*;
 
-    const PHONE: Reader<'static> = Reader { user: user_id!("@me:x"), device: "PHONE" };
+    fn phone() -> Reader<'static> {
+        Reader { user: user_id!("@me:x"), device: "PHONE" }
+    }
 
     fn state(key: u64) -> State {
         State { key, pos: 7, ..State::default() }
@@ -305,26 +338,26 @@ mod tests {
     #[test]
     fn a_lost_answer_can_be_asked_for_again_until_a_later_one_was_read() {
         let all = Connections::new();
-        let known = |key| all.known(PHONE, "a", at(key)).map(|state| state.key);
-        all.give(PHONE, "a", None, state(1), 0);
+        let known = |key| all.known(phone(), "a", at(key)).map(|state| state.key);
+        all.give(phone(), "a", None, state(1), 0);
         assert_eq!((known(1), known(2)), (Some(1), None));
-        all.give(PHONE, "a", Some(&state(1)), state(2), 0);
+        all.give(phone(), "a", Some(&state(1)), state(2), 0);
         // Lost, and answered again; nobody knows which of them will be read.
         assert_eq!(known(1), Some(1));
-        all.give(PHONE, "a", Some(&state(1)), state(3), 0);
+        all.give(phone(), "a", Some(&state(1)), state(3), 0);
         assert_eq!((known(1), known(2)), (Some(1), Some(2)));
         assert_eq!((known(1), known(3)), (None, None), "whoever has 2 needs neither");
         // The answer to a request that was given up.
-        all.give(PHONE, "a", Some(&state(1)), state(4), 0);
+        all.give(phone(), "a", Some(&state(1)), state(4), 0);
         assert_eq!((known(4), known(2)), (None, Some(2)));
-        assert!(all.known(PHONE, "b", at(2)).is_none());
-        assert!(all.known(Reader { device: "LAPTOP", ..PHONE }, "a", at(2)).is_none());
-        assert!(all.known(PHONE, "a", Position { pos: 8, key: 2 }).is_none());
+        assert!(all.known(phone(), "b", at(2)).is_none());
+        assert!(all.known(Reader { device: "LAPTOP", ..phone() }, "a", at(2)).is_none());
+        assert!(all.known(phone(), "a", Position { pos: 8, key: 2 }).is_none());
         for key in 5..20 {
-            all.give(PHONE, "a", Some(&state(2)), state(key), 0);
+            all.give(phone(), "a", Some(&state(2)), state(key), 0);
         }
         assert_eq!((known(5), known(2), known(19)), (None, Some(2), Some(19)));
-        all.give(PHONE, "a", None, state(30), 0);
+        all.give(phone(), "a", None, state(30), 0);
         assert_eq!((known(19), known(30)), (None, Some(30)), "begun anew");
     }
 
@@ -332,10 +365,10 @@ mod tests {
     fn of_too_many_connections_the_oldest_goes() {
         let all = Connections::new();
         for n in 0..MOST as u64 + 1 {
-            all.give(PHONE, &n.to_string(), None, state(n), i64::try_from(n).expect("few"));
+            all.give(phone(), &n.to_string(), None, state(n), i64::try_from(n).expect("few"));
         }
-        assert!(all.known(PHONE, "0", at(0)).is_none());
-        assert!(all.known(PHONE, "1", at(1)).is_some() && all.known(PHONE, "8", at(8)).is_some());
+        assert!(all.known(phone(), "0", at(0)).is_none());
+        assert!(all.known(phone(), "1", at(1)).is_some() && all.known(phone(), "8", at(8)).is_some());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Answers to those who follow closely: from the newest commits, which are in memory.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use hearth_core::{Result, filter::Sieve, token::TimelineToken};
 use hearth_storage::Message;
@@ -16,8 +16,13 @@ use super::{
     wish::SlidingWish,
 };
 use crate::{
-    service::shape::Reader,
-    sync::{Following, Syncs, following::Counted},
+    service::shape::{Beside, Reader},
+    sync::{
+        Following, Syncs,
+        classic::memory::{Lacking, MOST_SPEAKERS},
+        following::Counted,
+        speakers::{Member, Speaker},
+    },
 };
 
 impl Syncs {
@@ -38,29 +43,31 @@ impl Syncs {
         }
         let news = |sn: i64| messages.iter().filter(move |m| m.room_sn == sn && pos < m.pos && m.pos <= look.as_of);
         let sieve = Sieve::new(RoomEventFilter::default(), Arc::clone(&following.ignored));
-        let mut told = Vec::new();
+        let (mut told, mut lacking) = (Vec::new(), Lacking::default());
         for asked in &look.asked {
             let Some(config) = look.configs.get(asked.view.config) else { return Ok(None) };
             let mut seen = Vec::new();
             for message in news(asked.entry.room.room_sn) {
                 if sieve.passes(&message.pdu.room_id, &message.pdu.json)? {
-                    let is_told = |asked: &Asked| {
-                        asked.sent.as_ref().is_some_and(|sent| sent.told.contains(message.pdu.sender.as_str()))
-                    };
-                    if config.required.is_lazy() && !is_told(asked) {
-                        return Ok(None);
-                    }
                     seen.push(message);
                 }
             }
             if seen.len() as u64 > config.limit {
                 return Ok(None);
             }
-            told.push((asked, seen));
+            let strangers = seen.iter().copied().filter(|message| config.required.is_lazy() && !asked.knows(message));
+            let strangers: Vec<&Message> = strangers.collect();
+            let unknown = |message: &&Message| matches!(self.speakers.of(message), Speaker::Unknown);
+            lacking.speakers.extend(strangers.iter().copied().filter(unknown).cloned());
+            if following.unread(asked.entry.room.room_sn, false) == Counted::Unknown {
+                lacking.unread.push(asked.entry.room.room_sn);
+            }
+            told.push((asked, seen, strangers));
         }
-        let unknown = |asked: &&Asked| following.unread(asked.entry.room.room_sn, false) == Counted::Unknown;
-        let lacking: Vec<i64> = look.asked.iter().filter(unknown).map(|asked| asked.entry.room.room_sn).collect();
-        if !lacking.is_empty() {
+        if lacking.speakers.len() > MOST_SPEAKERS {
+            return Ok(None);
+        }
+        if !lacking.speakers.is_empty() || !lacking.unread.is_empty() {
             self.learn(reader, lacking, following).await?;
         }
         let mut draft = Draft::default();
@@ -68,8 +75,13 @@ impl Syncs {
             draft.extensions.e2ee = super::extensions::keys_left(&keys);
         }
         self.show_to_device(reader, wish, look.as_of, Vec::new(), &mut draft)?;
-        for (asked, seen) in told {
-            self.tell_messages(reader, asked, &seen, following, &mut draft)?;
+        for (asked, seen, strangers) in told {
+            let mut members = BTreeMap::new();
+            for message in strangers {
+                let Speaker::Member(member) = self.speakers.of(message) else { return Ok(None) };
+                members.insert(message.pdu.sender.as_str(), member);
+            }
+            self.tell_messages(reader, asked, &seen, members, following, &mut draft)?;
         }
         Ok(Some(draft))
     }
@@ -79,6 +91,7 @@ impl Syncs {
         reader: Reader<'_>,
         asked: &Asked,
         seen: &[&Message],
+        members: BTreeMap<&str, Arc<Member>>,
         following: &Following,
         draft: &mut Draft,
     ) -> Result<()> {
@@ -93,6 +106,13 @@ impl Syncs {
             room.bump_stamp = room::stamp(asked.entry.bump());
             for message in seen {
                 room.timeline.push(self.shapes.message(message, reader)?);
+            }
+            for (user, member) in members {
+                // Only those who are in the room are told from here.
+                let memberships = [(0, "join".to_owned())];
+                let beside = Beside { in_sync: true, memberships: &memberships, ..Beside::default() };
+                room.required_state.push(self.shapes.event(&member.room, &member.event, reader, beside)?);
+                Arc::make_mut(&mut sent.told).insert(user.to_owned());
             }
             draft.rooms.insert(first.pdu.room_id.clone(), room);
         }

@@ -66,6 +66,7 @@ impl Syncs {
             if over || base.is_none() || turn.says_something() {
                 let Turn { slid, state, .. } = turn;
                 self.connections.give(reader, &wish.conn_id, base, state, self.clock.now_ms());
+                self.connections.save_if_it_wanders(&*self.storage, reader).await?;
                 return Ok(slid);
             }
             drop(turn);

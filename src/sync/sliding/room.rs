@@ -65,7 +65,7 @@ impl Syncs {
         let room = Room::new(&part.room)?;
         let mut sent = telling.sent_after(found);
         let mut shown = response::Room::new();
-        let mut says = *initial || *is_left && asked.low < asked.entry.room.membership_pos;
+        let mut says = *initial || *is_left;
 
         let timeline = self.timeline(reader, &room, part)?;
         says |= !timeline.events.is_empty() || timeline.limited;
@@ -105,7 +105,8 @@ impl Syncs {
         shown.bump_stamp = stamp(asked.entry.bump());
         self.tell_beside(reader, telling, found, &room, draft)?;
         draft.sent.insert(room.sn, sent);
-        if says {
+        // Of the end of a room is told once.
+        if says && !(*is_left && asked.low >= asked.entry.room.membership_pos) {
             draft.rooms.insert(room.id, shown);
         }
         Ok(())

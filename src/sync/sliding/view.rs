@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use hearth_core::sliding::places;
+use hearth_storage::Message;
 
 use super::{
     connection::{Configs, Sent, State},
@@ -64,6 +65,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// Whether the client has been told who sent the message.
+    pub(super) fn knows(&self, message: &Message) -> bool {
+        self.sent.as_ref().is_some_and(|sent| sent.told.contains(message.pdu.sender.as_str()))
+    }
+
     /// All that there is to tell are messages, if any.
     pub(super) fn follows_closely(&self, pos: i64) -> bool {
         let goes_on = |from: &Option<i64>, changed: i64| from.is_none_or(|from| from > 0 && changed <= from);

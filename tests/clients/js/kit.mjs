@@ -46,7 +46,7 @@ export function until(client, what, probe, limit = LIMIT) {
         sdk.ClientEvent.Sync, sdk.ClientEvent.Room, sdk.RoomEvent.Timeline, sdk.RoomEvent.MyMembership,
         sdk.RoomEvent.Receipt, sdk.RoomMemberEvent.Membership, sdk.RoomMemberEvent.Name, sdk.RoomMemberEvent.Typing,
         sdk.RoomStateEvent.Events, sdk.RoomEvent.Redaction, sdk.MatrixEventEvent.Replaced,
-        sdk.RoomEvent.UnreadNotifications, sdk.RoomEvent.Name,
+        sdk.RoomEvent.UnreadNotifications, sdk.RoomEvent.Name, sdk.MatrixEventEvent.Decrypted,
     ];
     return new Promise((resolve, reject) => {
         const done = (settle, value) => {

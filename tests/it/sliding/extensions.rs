@@ -5,7 +5,7 @@ use crate::{e2ee::one_time, support::people::escaped};
 
 fn with(name: &str, wish: Value) -> Value {
     let mut all = all_rooms(10, json!([]));
-    all["extensions"] = json!({ name: wish });
+    all["extensions"][name] = wish;
     all
 }
 

@@ -3,7 +3,9 @@
 use super::*;
 
 fn list(ranges: Value, filters: Value) -> Value {
-    let list = json!({ "ranges": ranges, "timeline_limit": 1, "required_state": [], "filters": filters });
+    let mut list = json!({ "timeline_limit": 1, "required_state": [] });
+    list["ranges"] = ranges;
+    list["filters"] = filters;
     json!({ "lists": { "some": list } })
 }
 

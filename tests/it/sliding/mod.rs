@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may say so in any way")]
 
+#[cfg(feature = "postgres")]
+mod cluster;
 mod connections;
 mod extensions;
 mod lists;
@@ -84,7 +86,9 @@ impl<'a> Slider<'a> {
 
 /// One list of all rooms.
 pub fn all_rooms(limit: u32, required: Value) -> Value {
-    json!({ "lists": { "all": { "ranges": [[0, 99]], "timeline_limit": limit, "required_state": required } } })
+    let mut list = json!({ "ranges": [[0, 99]], "timeline_limit": limit });
+    list["required_state"] = required;
+    json!({ "lists": { "all": list } })
 }
 
 /// What Element X asks of each room in its list.
