@@ -12,7 +12,7 @@ fn listed<'a>(page: &'a RoomListPage, room: &Room) -> &'a ListedRoom {
 }
 
 async fn keeps(store: &Store, room: Option<&Room>, kind: &str, content: &str) {
-    let scope = room.map_or(Scope::Global, |room| Scope::Room(room.id.to_string()));
+    let scope = room.map_or(Scope::Global, |room| Scope::Room(room.id.clone()));
     let change = AccountDataChange {
         user_id: BOB.to_owned(),
         scope,
