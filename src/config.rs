@@ -34,6 +34,7 @@ pub struct Config {
     pub rooms: Rooms,
     pub presence: Presence,
     pub sync: Sync,
+    pub turn: Turn,
     pub log: Log,
     pub metrics: Metrics,
 }
@@ -169,6 +170,19 @@ pub struct Sync {
     pub client_sync_timeout_max: u64,
 }
 
+/// The servers that help calls through firewalls.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Turn {
+    pub turn_uris: Vec<String>,
+    pub turn_secret: Option<Secret>,
+    pub turn_secret_file: Option<PathBuf>,
+    pub turn_username: Option<String>,
+    pub turn_password: Option<Secret>,
+    /// In seconds.
+    pub turn_ttl: u64,
+}
+
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Log {
@@ -282,6 +296,19 @@ impl Default for Presence {
 impl Default for Sync {
     fn default() -> Self {
         Self { client_sync_timeout_min: 0, client_sync_timeout_default: 0, client_sync_timeout_max: 90_000 }
+    }
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self {
+            turn_uris: Vec::new(),
+            turn_secret: None,
+            turn_secret_file: None,
+            turn_username: None,
+            turn_password: None,
+            turn_ttl: 24 * 60 * 60,
+        }
     }
 }
 

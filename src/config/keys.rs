@@ -7,7 +7,8 @@ use serde::{
 use toml::Table;
 
 use super::{
-    Database, Http, Limits, Log, Metrics, Presence, RateLimit, Registration, Rooms, Server, Sessions, Sync, WellKnown,
+    Database, Http, Limits, Log, Metrics, Presence, RateLimit, Registration, Rooms, Server, Sessions, Sync, Turn,
+    WellKnown,
 };
 
 /// One struct of the configuration: its keys, and whether it takes the value of one.
@@ -20,7 +21,7 @@ fn section<S: DeserializeOwned>() -> Section {
     Section { keys: field_names::<S>(), takes: |table| table.try_into::<S>().map(drop).map_err(|e| e.message().into()) }
 }
 
-fn sections() -> [Section; 11] {
+fn sections() -> [Section; 12] {
     [
         section::<Server>(),
         section::<Database>(),
@@ -31,6 +32,7 @@ fn sections() -> [Section; 11] {
         section::<Rooms>(),
         section::<Presence>(),
         section::<Sync>(),
+        section::<Turn>(),
         section::<Log>(),
         section::<Metrics>(),
     ]
@@ -136,23 +138,14 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("tls", "TLS is ended by a proxy in front; this server speaks plain HTTP"),
     ("tracing_flame", ""),
     ("trusted_servers", "there is no federation yet"),
+    ("turn_allow_guests", "there are no guests"),
     ("unix_socket_path", "see `address` and `port`"),
     ("unix_socket_perms", ""),
 ];
 
 /// The beginnings and ends of whole families of such keys.
-const ELSEWHERE_FROM: &[&str] = &[
-    "allow_incoming_",
-    "allow_outgoing_",
-    "dns_",
-    "media_",
-    "rocksdb_",
-    "sender_",
-    "sentry",
-    "turn_",
-    "url_preview_",
-    "zstd_",
-];
+const ELSEWHERE_FROM: &[&str] =
+    &["allow_incoming_", "allow_outgoing_", "dns_", "media_", "rocksdb_", "sender_", "sentry", "url_preview_", "zstd_"];
 const ELSEWHERE_TO: &[&str] = &["_cache_capacity", "_cache_size"];
 
 /// Of a key that other servers of the family have and that has no effect here: a hint, which may be empty.

@@ -201,6 +201,7 @@ impl Reader {
             rooms: self.section(&table),
             presence: self.section(&table),
             sync: self.section(&table),
+            turn: self.section(&table),
             log: self.section(&table),
             metrics: self.section(&table),
         };
@@ -218,7 +219,7 @@ impl Reader {
     }
 
     fn read_secrets(&mut self, config: &mut Config) {
-        let (database, registration) = (&mut config.database, &mut config.registration);
+        let Config { database, registration, turn, .. } = config;
         for (key, secret, file) in [
             ("database_url", &mut database.database_url, &database.database_url_file),
             ("registration_token", &mut registration.registration_token, &registration.registration_token_file),
@@ -227,6 +228,7 @@ impl Reader {
                 &mut registration.registration_shared_secret,
                 &registration.registration_shared_secret_file,
             ),
+            ("turn_secret", &mut turn.turn_secret, &turn.turn_secret_file),
         ] {
             if let Some(file) = file {
                 if secret.is_some() {
@@ -256,6 +258,7 @@ impl Reader {
             rooms,
             presence: _,
             sync,
+            turn,
             log,
             metrics: _,
         } = config;
@@ -317,6 +320,23 @@ impl Reader {
                 && sync.client_sync_timeout_default <= sync.client_sync_timeout_max,
             "`client_sync_timeout_max` is less than the minimum or the default",
         );
+        must(
+            turn.turn_uris.iter().all(|uri| uri.starts_with("turn:") || uri.starts_with("turns:")),
+            "`turn_uris` are like turn:turn.example.org:3478?transport=udp",
+        );
+        must(
+            turn.turn_username.is_some() == turn.turn_password.is_some(),
+            "`turn_username` and `turn_password` belong together",
+        );
+        must(
+            turn.turn_secret.is_none() || turn.turn_username.is_none(),
+            "`turn_secret` and `turn_username` are both set: the relays take either",
+        );
+        must(
+            turn.turn_uris.is_empty() || turn.turn_secret.is_some() || turn.turn_username.is_some(),
+            "`turn_uris` wants `turn_secret`, or `turn_username` and `turn_password`",
+        );
+        must((60..=31_536_000).contains(&turn.turn_ttl), "`turn_ttl` is a number of seconds from 60 to 31536000");
         if let Err(e) = tracing_subscriber::EnvFilter::try_new(&log.log) {
             must(false, &format!("`log`: {e}"));
         }

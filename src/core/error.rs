@@ -53,6 +53,8 @@ pub enum Kind {
     CannotLeaveServerNoticeRoom,
     /// Somebody else has it already: 409.
     Conflict,
+    /// The user has said the same of the same event before.
+    DuplicateAnnotation,
     Exclusive,
     Forbidden,
     GuestAccessForbidden,

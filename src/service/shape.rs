@@ -8,10 +8,11 @@ use hearth_core::{
     event::{ClientEvent, Pdu, Unsigned, client_json, stripped_json},
     room_version::RoomVersion,
 };
-use hearth_storage::{Message, RoomRow, StoredEvent, membership_at};
+use hearth_storage::{Bundle, Message, RoomRow, StoredEvent, membership_at};
 use moka::sync::Cache;
 use ruma::{OwnedRoomId, UserId, serde::Raw};
-use serde_json::value::RawValue;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
     erased::Erased,
@@ -52,8 +53,12 @@ pub struct Beside<'a> {
     pub replaced: Option<&'a StoredEvent>,
     /// How the reader's membership of the room changed, by position.
     pub memberships: &'a [(i64, String)],
+    /// What relates to it.
+    pub bundle: Option<&'a Bundle>,
     /// Leave out the room id: the place says it.
     pub in_sync: bool,
+    /// Show what redacted events show: the reader ignores its sender.
+    pub redacted: bool,
 }
 
 /// A room whose events are shaped.
@@ -148,7 +153,8 @@ impl Shapes {
         beside: Beside<'_>,
     ) -> Result<Raw<T>> {
         let mut shape = self.shape(room, stored)?;
-        if !shape.is_state && self.erased.hides(&shape.sender, beside.memberships) {
+        let redacted = beside.redacted || !shape.is_state && self.erased.hides(&shape.sender, beside.memberships);
+        if redacted {
             shape = self.redacted(room, stored)?;
         }
         let mut unsigned = self.unsigned(&shape);
@@ -167,14 +173,88 @@ impl Shapes {
             unsigned.replaces_state = Some(old.event_id.to_string());
             unsigned.prev_content = Some(old.content);
         }
+        if let Some(bundle) = beside.bundle {
+            unsigned.relations = self.relations(room, bundle, reader, Beside { redacted, ..beside })?;
+        }
         let json =
             if beside.in_sync { shape.event.without_room(&unsigned)? } else { shape.event.with_unsigned(&unsigned)? };
         Ok(Raw::from_json(json))
     }
 
+    /// What relates to an event that is told with this beside it; none of its edits where nothing is left of it.
+    fn relations(
+        &self,
+        room: &Room,
+        bundle: &Bundle,
+        reader: Reader<'_>,
+        of: Beside<'_>,
+    ) -> Result<Option<Box<RawValue>>> {
+        let beside = Beside { memberships: of.memberships, in_sync: of.in_sync, ..Beside::default() };
+        let edit = bundle.edit.as_ref().filter(|_| !of.redacted);
+        let replace = edit.map(|edit| self.event::<()>(room, edit, reader, beside)).transpose()?;
+        let thread = bundle.thread.as_deref().map(|thread| {
+            let beside = Beside { bundle: Some(&thread.beside_latest), ..beside };
+            let latest_event = self.event::<()>(room, &thread.latest, reader, beside)?.into_json();
+            let current_user_participated = thread.participated;
+            Ok::<_, Error>(Thread { latest_event, count: thread.count, current_user_participated })
+        });
+        let relations = Relations {
+            replace: replace.map(Raw::into_json),
+            reference: References::of(bundle),
+            thread: thread.transpose()?,
+        };
+        if relations.is_empty() {
+            return Ok(None);
+        }
+        to_raw_value(&relations).map(Some).map_err(Error::internal)
+    }
+
     /// The event for somebody who is not in the room yet.
     pub fn stripped(&self, room: &Room, stored: &StoredEvent) -> Result<Box<RawValue>> {
         stripped_json(&parse_stored(room.in_room(), stored.clone())?)
+    }
+}
+
+/// What relates to an event, as it is told.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#aggregations-of-child-events>
+#[derive(Serialize)]
+struct Relations<'a> {
+    #[serde(rename = "m.replace", skip_serializing_if = "Option::is_none")]
+    replace: Option<Box<RawValue>>,
+    #[serde(rename = "m.reference", skip_serializing_if = "Option::is_none")]
+    reference: Option<References<'a>>,
+    #[serde(rename = "m.thread", skip_serializing_if = "Option::is_none")]
+    thread: Option<Thread>,
+}
+
+#[derive(Serialize)]
+struct References<'a> {
+    chunk: Vec<Reference<'a>>,
+}
+
+#[derive(Serialize)]
+struct Reference<'a> {
+    event_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct Thread {
+    latest_event: Box<RawValue>,
+    count: i64,
+    current_user_participated: bool,
+}
+
+impl Relations<'_> {
+    fn is_empty(&self) -> bool {
+        self.replace.is_none() && self.reference.is_none() && self.thread.is_none()
+    }
+}
+
+impl<'a> References<'a> {
+    fn of(bundle: &'a Bundle) -> Option<Self> {
+        let chunk: Vec<_> = bundle.references.iter().map(|event_id| Reference { event_id }).collect();
+        (!chunk.is_empty()).then_some(Self { chunk })
     }
 }
 

@@ -1,6 +1,8 @@
 //! Reading rooms: what a user may see of the timeline, the state, the members. Every read path asks the same visibility
 //! log, before it counts towards a limit.
 
+mod relations;
+
 use std::{collections::HashMap, sync::Arc};
 
 use hearth_core::{
@@ -10,10 +12,12 @@ use hearth_core::{
     visibility::membership_in,
 };
 use hearth_storage::{
-    ContextQuery, Direction, Membership, PageQuery, RoomRow, RoomView, StateOf, Storage, StoredEvent, VisibilityLog,
+    Bundles, Context, ContextQuery, Direction, Membership, Page, PageQuery, RoomRow, RoomView, StateOf, Storage,
+    StoredEvent, VisibilityLog,
 };
 use ruma::{EventId, OwnedEventId, RoomId, api::client::filter::RoomEventFilter, serde::Raw};
 
+pub use self::relations::{RelationWish, Relations, ThreadWish, Threads};
 use super::shape::{Beside, Reader, Room, Shapes, redaction_of};
 
 /// Reads rooms.
@@ -76,6 +80,7 @@ struct Surroundings<'a> {
     log: &'a VisibilityLog,
     because: &'a [StoredEvent],
     replaced: &'a HashMap<i64, StoredEvent>,
+    bundles: &'a Bundles,
 }
 
 /// Which members are asked for.
@@ -84,6 +89,18 @@ pub struct MemberWish {
     pub at: Option<Token>,
     pub membership: Option<String>,
     pub not_membership: Option<String>,
+}
+
+impl<'a> From<&'a Page> for Surroundings<'a> {
+    fn from(page: &'a Page) -> Self {
+        Self { log: &page.log, because: &page.because, replaced: &page.replaced, bundles: &page.bundles }
+    }
+}
+
+impl<'a> From<&'a Context> for Surroundings<'a> {
+    fn from(found: &'a Context) -> Self {
+        Self { log: &found.log, because: &found.because, replaced: &found.replaced, bundles: &found.bundles }
+    }
 }
 
 impl Timelines {
@@ -142,7 +159,7 @@ impl Timelines {
             until: access.until(),
         };
         let page = self.storage.page(query).await?;
-        let beside = Surroundings { log: &page.log, because: &page.because, replaced: &page.replaced };
+        let beside = Surroundings::from(&page);
         Ok(Messages {
             start: from,
             end: page.end.map(token),
@@ -209,7 +226,7 @@ impl Timelines {
             until: access.until(),
         };
         let found = self.storage.context(query).await?.ok_or_else(unknown)?;
-        let beside = Surroundings { log: &found.log, because: &found.because, replaced: &found.replaced };
+        let beside = Surroundings::from(&found);
         let event = self.events(&room, reader, std::slice::from_ref(&found.event), beside)?;
         Ok(Around {
             start: token(found.start),
@@ -233,6 +250,7 @@ impl Timelines {
                 because: redaction_of(event, surroundings.because),
                 replaced: surroundings.replaced.get(&event.sn),
                 memberships: &surroundings.log.membership,
+                bundle: surroundings.bundles.get(&event.sn),
                 ..Beside::default()
             };
             self.shapes.event(room, event, reader, beside)
@@ -263,7 +281,7 @@ impl Timelines {
         if event.status != hearth_storage::Status::Accepted || !found.log.sees(event, reader.user.as_str()) {
             return Err(unknown());
         }
-        let beside = Surroundings { log: &found.log, because: &found.because, replaced: &found.replaced };
+        let beside = Surroundings::from(&found);
         let shaped = self.events(&Room::new(&row)?, reader, std::slice::from_ref(event), beside)?;
         shaped.into_iter().next().ok_or_else(unknown)
     }

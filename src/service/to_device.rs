@@ -12,12 +12,17 @@ use hearth_core::{
 };
 use hearth_storage::{
     Storage, Transaction,
-    to_device::{Addressed, Bounds, Sending, Sent},
+    to_device::{Addressed, Bounds, Sending, Sent, Waiting},
 };
 use ruma::{
-    OwnedServerName, api::client::to_device::send_event_to_device::v3::Messages, to_device::DeviceIdOrAllDevices,
+    OwnedServerName, api::client::to_device::send_event_to_device::v3::Messages, events::AnyToDeviceEvent, serde::Raw,
+    to_device::DeviceIdOrAllDevices,
 };
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
 
 use super::session::Session;
 use crate::telemetry::name;
@@ -89,6 +94,23 @@ impl ToDevice {
             Sent::TooMuch => Err(too_much()),
         }
     }
+}
+
+/// What waits for a device, as it is told.
+pub fn events(waiting: Vec<Waiting>) -> Result<Vec<Raw<AnyToDeviceEvent>>> {
+    #[derive(Serialize)]
+    struct Event<'a> {
+        sender: &'a str,
+        #[serde(rename = "type")]
+        kind: &'a str,
+        content: Box<RawValue>,
+    }
+    let event = |Waiting { sender, kind, content, .. }: Waiting| {
+        let content = RawValue::from_string(content).map_err(Error::internal)?;
+        let event = Event { sender: &sender, kind: &kind, content };
+        Ok(Raw::from_json(to_raw_value(&event).map_err(Error::internal)?))
+    };
+    waiting.into_iter().map(event).collect()
 }
 
 fn too_much() -> Error {

@@ -22,6 +22,11 @@ statements! {
             WHERE user_id = $1 AND room_sn = $2 AND type = $3), 0) AS BIGINT)";
     SET_TOTAL = "INSERT INTO account_data_totals (user_id, entries, bytes) VALUES ($1, $2, $3) \
         ON CONFLICT (user_id) DO UPDATE SET entries = excluded.entries, bytes = excluded.bytes";
+    OF_TYPES = "SELECT COUNT(*), CAST(COALESCE(SUM(OCTET_LENGTH(content)), 0) AS BIGINT) FROM account_data
+        WHERE user_id = $1 AND room_sn = 0 AND type = ANY($2) AND content IS NOT NULL";
+    CLEAR_TYPES = "UPDATE account_data SET content = NULL, pos = $3
+        WHERE user_id = $1 AND room_sn = 0 AND type = ANY($2) AND content IS NOT NULL";
+    KEEP_LESS = "UPDATE account_data_totals SET bytes = bytes - $2 WHERE user_id = $1";
     FORGET_TOTAL = "DELETE FROM account_data_totals WHERE user_id = $1";
 }
 
@@ -114,6 +119,24 @@ async fn total_with<R: Reads>(tx: &mut R, change: &AccountDataChange, room_sn: i
     let (there, old): (i64, i64) = (kept.get(2)?, kept.get(3)?);
     let new = i64::try_from(change.content.as_ref().map_or(0, String::len)).unwrap_or(i64::MAX);
     Ok((entries + 1 - there, (bytes - old).saturating_add(new)))
+}
+
+/// What somebody keeps of how one of their devices is to make itself heard, by its id.
+///
+/// <https://github.com/matrix-org/matrix-spec-proposals/pull/3890>
+const OF_DEVICE: [&str; 2] = ["m.local_notification_settings.", "org.matrix.msc3890.local_notification_settings."];
+
+/// Deletes what the user keeps of devices that are no more; `pos` is where this happens.
+pub(crate) async fn forget_devices<T: Tx>(tx: &mut T, user_id: &str, devices: &[String], pos: i64) -> Result<()> {
+    let kinds = devices.iter().flat_map(|device| OF_DEVICE.map(|kind| format!("{kind}{device}")));
+    let kinds: Vec<String> = kinds.collect();
+    let mut there = tx.query_one(OF_TYPES, args![user_id, kinds.clone()]).await?;
+    let (count, bytes): (i64, i64) = (there.get(0)?, there.get(1)?);
+    if count > 0 {
+        tx.execute(CLEAR_TYPES, args![user_id, kinds, pos]).await?;
+        tx.execute(KEEP_LESS, args![user_id, bytes]).await?;
+    }
+    Ok(())
 }
 
 /// The user keeps nothing here any more.

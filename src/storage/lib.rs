@@ -8,6 +8,7 @@ pub mod accounts;
 #[cfg(test)]
 mod conformance;
 pub mod connections;
+pub mod dehydrated;
 pub mod directory;
 pub mod ephemeral;
 mod error;
@@ -25,6 +26,7 @@ mod postgres;
 pub mod profiles;
 pub mod refresh;
 pub mod registration_tokens;
+pub mod relations;
 pub mod reports;
 pub mod room_list;
 pub mod rooms;
@@ -50,6 +52,7 @@ pub use ephemeral::Receipt;
 pub use error::{Error, Result};
 pub use follow::Changes;
 pub use outbox::{Item, Outbox};
+pub use relations::{Bundle, Bundles, Related, RelatedPage, ThreadPage, ThreadQuery, ThreadSummary};
 pub use room_list::{ListedRoom, RoomListPage};
 pub use rooms::{
     Base, Extremity, MembershipChange, Move, NewAlias, NewEvent, Persisted, Redaction, RoomCommit, RoomHead, RoomRow,
@@ -84,6 +87,7 @@ pub trait Storage:
     + transactions::Transactions
     + rooms::Rooms
     + timeline::Timeline
+    + relations::Relations
     + memberships::Memberships
     + ephemeral::Receipts
     + to_device::ToDevice
@@ -94,6 +98,7 @@ pub trait Storage:
     + connections::Connections
     + follow::Follow
     + keys::Keys
+    + dehydrated::DehydratedDevices
     + directory::Directory
     + user_directory::UserDirectory
     + Send
@@ -153,6 +158,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (account_data::ALL, account_data::ALL_BULK),
         (accounts::ALL, accounts::ALL_BULK),
         (connections::ALL, connections::ALL_BULK),
+        (dehydrated::ALL, dehydrated::ALL_BULK),
         (directory::ALL, directory::ALL_BULK),
         (ephemeral::ALL, ephemeral::ALL_BULK),
         (filters::ALL, filters::ALL_BULK),
@@ -166,6 +172,10 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (memberships::ALL, memberships::ALL_BULK),
         (profiles::ALL, profiles::ALL_BULK),
         (refresh::ALL, refresh::ALL_BULK),
+        (relations::bundles::ALL, relations::bundles::ALL_BULK),
+        (relations::paging::ALL, relations::paging::ALL_BULK),
+        (relations::stored::ALL, relations::stored::ALL_BULK),
+        (relations::threads::ALL, relations::threads::ALL_BULK),
         (registration_tokens::ALL, registration_tokens::ALL_BULK),
         (reports::ALL, reports::ALL_BULK),
         (room_list::ALL, room_list::ALL_BULK),

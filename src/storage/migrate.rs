@@ -27,7 +27,6 @@ macro_rules! both {
 }
 
 /// A text each: `0001_search.sqlite.sql` and `0001_search.postgres.sql`.
-#[allow(unused_macros)] // until the first step that needs it
 macro_rules! apart {
     ($name:literal) => {
         Migration {
@@ -53,7 +52,10 @@ const MIGRATIONS: &[Migration] = &[
     both!("0010_to_device"),
     both!("0011_key_backup"),
     both!("0012_keys"),
-    both!("0013_sliding"),
+    both!("0013_relations"),
+    apart!("0014_relations_before"),
+    both!("0015_dehydrated_devices"),
+    both!("0016_sliding"),
 ];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

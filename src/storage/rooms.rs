@@ -5,7 +5,11 @@ pub(crate) mod persist;
 
 use std::sync::Arc;
 
-use hearth_core::{event::Pdu, sliding};
+use hearth_core::{
+    event::Pdu,
+    relation::{ANNOTATION, Relation},
+    sliding,
+};
 
 use self::persist::Persist;
 use crate::{
@@ -167,9 +171,18 @@ pub struct NewEvent {
     pub sent_by: Option<(String, String)>,
     /// What it counts as unread, if it is shown.
     pub notice: Notice,
+    /// What it says of another event.
+    pub relation: Option<Relation>,
+    /// It is made here, so that it can still be refused for how it relates to others.
+    pub own: bool,
 }
 
 impl NewEvent {
+    /// Whether it can be the second of its kind.
+    pub(crate) fn is_annotation(&self) -> bool {
+        self.relation.as_ref().is_some_and(|relation| relation.rel_type == ANNOTATION)
+    }
+
     /// Whether people see by it that something goes on in the room.
     fn bumps(&self) -> bool {
         self.status == Status::Accepted && sliding::bumps(&self.pdu.event_type.to_string())
@@ -259,6 +272,10 @@ pub enum Persisted {
     Known,
     AliasTaken,
     RoomExists,
+    /// Its sender has said the same of the same event before.
+    Annotated,
+    /// It would begin a thread at an event that relates to another.
+    NoRoot,
 }
 
 /// The aggregate of rooms.

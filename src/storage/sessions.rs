@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use crate::{
-    Sql,
+    Sql, account_data,
     accounts::find_user,
-    connections,
+    connections, dehydrated,
     error::Result,
     keys,
     outbox::{self, NewItem},
@@ -250,7 +250,8 @@ pub(crate) async fn end_all<T: Tx>(tx: &mut T, user_id: &str, keep: Option<&str>
     end(tx, user_id, devices, ending).await
 }
 
-async fn end<T: Tx>(tx: &mut T, user_id: &str, devices: Vec<String>, ending: &Ending) -> Result<u64> {
+/// Ends these devices of the user. How many there were.
+pub(crate) async fn end<T: Tx>(tx: &mut T, user_id: &str, devices: Vec<String>, ending: &Ending) -> Result<u64> {
     if devices.is_empty() {
         return Ok(0);
     }
@@ -259,6 +260,8 @@ async fn end<T: Tx>(tx: &mut T, user_id: &str, devices: Vec<String>, ending: &En
     let pos = revoke(tx, user_id, &devices, ending.at_ms).await?;
     keys::forget_devices(tx, user_id, &devices, pos).await?;
     connections::forget(tx, user_id, &devices).await?;
+    account_data::forget_devices(tx, user_id, &devices, pos).await?;
+    dehydrated::forget(tx, user_id, &devices).await?;
     let job = DeviceCleanup { user_id: user_id.to_owned(), devices };
     let payload = serde_json::json!(job).to_string();
     let item = NewItem { id: ending.job_id.clone(), payload, due_ms: ending.at_ms };
@@ -300,9 +303,12 @@ impl Op for Login {
             let device = std::slice::from_ref(device);
             delete_tokens(tx, &self.user_id, device).await?;
             let pos = revoke(tx, &self.user_id, device, self.session.created_ms).await?;
-            // Whoever comes now may be another program, or another person: its keys are not theirs.
+            // Whoever comes now may be another program, or another person: its keys are not theirs, and neither is what was
+            // sent to it.
             keys::forget_devices(tx, &self.user_id, device, pos).await?;
             connections::forget(tx, &self.user_id, device).await?;
+            to_device::forget(tx, &self.user_id, &self.session.device_id).await?;
+            dehydrated::forget(tx, &self.user_id, device).await?;
         }
         start(tx, &self.user_id, &self.session).await?;
         Ok(LoggedIn::Done { again })

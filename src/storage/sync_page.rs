@@ -28,6 +28,7 @@ use crate::{
     Result, Sql,
     ephemeral::Receipt,
     keys::{self, DeviceLists, KeyCounts},
+    relations::Bundles,
     rooms::{RoomRow, StoredEvent},
     to_device::{self, Waiting},
     tx::{Answer, Engine, Query, Reads, args, statements},
@@ -107,6 +108,8 @@ pub struct RoomSync {
     pub replaced: HashMap<i64, StoredEvent>,
     /// The redactions of redacted events in timeline and state.
     pub because: Vec<StoredEvent>,
+    /// What relates to the events of a timeline that lacks some: who gets all of them adds it up for themselves.
+    pub bundles: Bundles,
     /// The user's membership, from the positions where it became so.
     pub membership: Vec<(i64, String)>,
     /// If members are loaded lazily: those of whom the timeline and the state tell.

@@ -2,18 +2,23 @@
 
 pub(crate) mod by_time;
 pub(crate) mod paging;
+mod seen;
 
-use std::{borrow::Cow, collections::HashMap};
+use std::collections::HashMap;
 
-use hearth_core::visibility::{can_see, visibility_in};
-use ruma::events::room::{history_visibility::HistoryVisibility, member::MembershipState};
-use serde::Deserialize;
+use hearth_core::visibility::visibility_in;
+use ruma::events::room::history_visibility::HistoryVisibility;
 
-pub use self::paging::{Context, ContextQuery, Direction, Page, PageQuery};
+pub(crate) use self::seen::Stretch;
+pub use self::{
+    paging::{Boundary, Context, ContextQuery, Direction, Page, PageQuery},
+    seen::membership_at,
+};
 use crate::{
     Result, Sql,
     account_data::ignored_by,
     error::corrupt,
+    relations::bundles::{Beheld, Bundles, Onlooker, bundles},
     rooms::{RoomRow, StoredEvent, room_row, stored_event},
     tx::{Answer, Engine, Query, Reads, args, statements},
 };
@@ -209,13 +214,16 @@ impl Query for OneEvent {
         let events = events_by_id(tx, vec![self.event_id.clone()]).await?;
         let Some(first) = events.first() else { return Ok(None) };
         let room_sn = first.room_sn;
-        if ignored_by(tx, &self.user_id).await?.hides(&first.json).map_err(corrupt)? {
+        let ignored = ignored_by(tx, &self.user_id).await?;
+        if ignored.hides(&first.json).map_err(corrupt)? {
             return Ok(None);
         }
         let log = visibility_logs(tx, &[room_sn], &self.user_id).await?.remove(&room_sn).unwrap_or_default();
         let because = redactions_of(tx, &events).await?;
         let replaced = replaced_by(tx, room_sn, &events).await?;
-        Ok(Some(Page { events, end: None, log, because, replaced, members: Vec::new() }))
+        let who = Onlooker { user_id: &self.user_id, ignored: &ignored };
+        let bundles = beside(tx, who, &log, None, &events).await?;
+        Ok(Some(Page { events, end: None, log, because, replaced, members: Vec::new(), bundles }))
     }
 }
 
@@ -348,6 +356,19 @@ pub(crate) async fn redactions_of<'a, R: Reads>(
     events_by_id(tx, ids).await
 }
 
+/// What is told beside events of a room, as somebody sees it whom the log is about; who left at `until`.
+async fn beside<'a, R: Reads>(
+    tx: &mut R,
+    who: Onlooker<'_>,
+    log: &VisibilityLog,
+    until: Option<i64>,
+    events: impl IntoIterator<Item = &'a StoredEvent>,
+) -> Result<Bundles> {
+    let seen = log.stretches(until);
+    let events: Vec<Beheld<'_>> = events.into_iter().map(|event| Beheld { event, seen: &seen }).collect();
+    bundles(tx, who, &events).await
+}
+
 /// What decides what `user_id` may see, for each of the rooms.
 pub(crate) async fn visibility_logs<R: Reads>(
     tx: &mut R,
@@ -374,95 +395,7 @@ pub(crate) async fn visibility_logs<R: Reads>(
     Ok(logs)
 }
 
-/// What the user's membership was after the event.
-pub fn membership_at<'a>(log: &'a [(i64, String)], event: &StoredEvent) -> &'a str {
-    last_before(log, event.pos.unwrap_or(event.topo)).map_or("leave", String::as_str)
-}
-
-impl VisibilityLog {
-    /// Whether the user may see the event.
-    pub fn sees(&self, event: &StoredEvent, user_id: &str) -> bool {
-        // Fetched history stands before the event whose gap it fills.
-        let pos = event.pos.unwrap_or(event.topo);
-        if self.allows(pos, pos) {
-            return true;
-        }
-        // A change of the visibility, and of one's own membership, is also seen by those who saw what was before it.
-        let is_visibility = self.visibility.iter().any(|(at, _)| *at == pos);
-        self.is_own(event, user_id) || is_visibility && self.allows(pos - 1, pos)
-    }
-
-    /// Whether the user's membership changed with this event, which is about them.
-    pub(crate) fn is_own(&self, event: &StoredEvent, user_id: &str) -> bool {
-        let pos = event.pos.unwrap_or(event.topo);
-        self.membership.iter().any(|(at, _)| *at == pos) && is_member_event_of(&event.json, user_id)
-    }
-
-    /// Whether there is anything that the user may see after `low` and up to `high`, behind which they did not see all:
-    /// for then something changed that they see. How a room began is for all who ever came.
-    pub(crate) fn shows_any(&self, low: i64, high: i64) -> bool {
-        let within = |pos: i64| low < pos && pos <= high;
-        low == 0
-            || self.membership.iter().any(|(pos, _)| within(*pos))
-            || self
-                .visibility
-                .iter()
-                .any(|(pos, _)| within(*pos) && (self.allows(*pos, *pos) || self.allows(pos - 1, *pos)))
-    }
-
-    /// Whether the user may see what the state was at a position.
-    pub fn sees_state_at(&self, pos: i64) -> bool {
-        self.allows(pos, pos)
-    }
-
-    /// Where to read the state that is shown beside events up to `last`; `None` if the user may not see what it was then.
-    /// Who left sees of their own later events, such as a knock, no more state than `until` they left.
-    pub(crate) fn state_beside(&self, last: i64, until: Option<i64>) -> Option<i64> {
-        let at = until.map_or(last, |until| last.min(until));
-        // The same changes as in [`Self::sees`]: beside what was seen before them, they are all that is new.
-        let is_change =
-            self.visibility.iter().any(|(pos, _)| *pos == at) || self.membership.iter().any(|(pos, _)| *pos == at);
-        let sees = until == Some(at) || self.allows(at, at) || is_change && self.allows(at - 1, at);
-        sees.then_some(at)
-    }
-
-    /// The position at which the user last stopped being in the room; `None` if they are in, or never were.
-    pub fn left_at(&self) -> Option<i64> {
-        let last_join = self.membership.iter().rposition(|(_, m)| m == "join")?;
-        self.membership.get(last_join + 1).map(|(pos, _)| *pos)
-    }
-
-    /// By the state at one position, for an event at another.
-    fn allows(&self, state_at: i64, event_at: i64) -> bool {
-        let visibility = last_before(&self.visibility, state_at).and_then(Option::as_ref);
-        let membership = last_before(&self.membership, state_at).map(|m| MembershipState::from(m.as_str()));
-        let joined_later = self.membership.iter().any(|(at, m)| *at > event_at && m == "join");
-        can_see(
-            visibility.unwrap_or(&HistoryVisibility::Shared),
-            &membership.unwrap_or(MembershipState::Leave),
-            joined_later,
-        )
-    }
-}
-
-fn last_before<T>(log: &[(i64, T)], pos: i64) -> Option<&T> {
-    let after = log.partition_point(|(at, _)| *at <= pos);
-    after.checked_sub(1).map(|i| &log[i].1)
-}
-
 /// Whether an `m.room.history_visibility` event lets everybody read.
 pub fn is_world_readable(json: &str) -> bool {
     visibility_in(json) == HistoryVisibility::WorldReadable
-}
-
-fn is_member_event_of(json: &str, user_id: &str) -> bool {
-    #[derive(Deserialize)]
-    struct Event<'a> {
-        #[serde(rename = "type", borrow)]
-        event_type: Cow<'a, str>,
-        #[serde(borrow)]
-        state_key: Option<Cow<'a, str>>,
-    }
-    serde_json::from_str::<Event<'_>>(json)
-        .is_ok_and(|e| e.event_type == "m.room.member" && e.state_key.as_deref() == Some(user_id))
 }

@@ -31,6 +31,7 @@ use super::{
     told,
 };
 use crate::service::{
+    self,
     shape::Reader,
     typing::{Seen, Typers},
 };
@@ -238,7 +239,7 @@ impl Syncs {
             }
         }
 
-        response.to_device.events = to_device::events(page.to_device)?;
+        response.to_device.events = service::to_device::events(page.to_device)?;
         for room in page.joined {
             let (id, joined) = self.joined(reader, wish, &room)?;
             response.rooms.join.insert(id, joined);

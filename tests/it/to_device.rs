@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Reply, Server, each_backend,
-    people::{LONG, Person, escaped, open_server},
+    people::{LONG, PASSWORD, Person, escaped, open_server},
 };
 
 const KIND: &str = "org.example.note";
@@ -224,18 +224,14 @@ each_backend! {
         phone.post("/logout", json!({})).await.ok();
         alice.sends_to_devices("u", messages).await.ok();
         // Whoever has the id from now on is another.
-        let password = "correct horse battery staple";
-        let body = json!({
-            "type": "m.login.password", "identifier": { "type": "m.id.user", "user": bob.id }, "password": password,
-            "device_id": phone.device,
-        });
-        let again = Person::from(&server, &server.post("/_matrix/client/v3/login", &body).await.ok());
+        let again = phone.logs_in_again(&server).await;
         assert_eq!(again.device, phone.device);
         assert_eq!(notes(&again.syncs().await), [""; 0]);
         assert_eq!(notes(&bob.syncs().await).len(), 2);
 
         // Nothing is left of somebody who went for good.
-        let auth = json!({ "type": "m.login.password", "identifier": body["identifier"], "password": password });
+        let identifier = json!({ "type": "m.id.user", "user": bob.id });
+        let auth = json!({ "type": "m.login.password", "identifier": identifier, "password": PASSWORD });
         bob.post("/account/deactivate", json!({ "auth": auth })).await.ok();
         // Where SQLite deleted something, its bytes stay until the page is used anew.
         if given.config().database.database_url.is_some() {
@@ -244,6 +240,30 @@ each_backend! {
             let removed = async { while is_kept().await {} };
             tokio::time::timeout(LONG, removed).await.expect("it is removed");
         }
+        server.stop().await;
+    }
+
+    async fn a_login_with_the_id_of_a_device_begins_anew(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = two(&server).await;
+        let phone = bob.logs_in_on(&server).await;
+        let told = async |note: &str| {
+            alice.sends_to_devices(note, json!({ &bob.id: { "*": { "note": note } } })).await.ok();
+        };
+        told("1").await;
+        let first = phone.syncs().await;
+        assert_eq!(notes(&first), ["1"]);
+        told("2").await;
+        let again = phone.logs_in_again(&server).await;
+        assert_eq!(notes(&again.sync("timeout=0").await), [""; 0], "they were for another");
+        // What comes now comes, also with a token of the time before, and however often it is brought.
+        told("3").await;
+        told("4").await;
+        let later = again.sync_from(next(&first)).await;
+        assert_eq!(notes(&later), ["3", "4"]);
+        assert_eq!(notes(&again.sync_from(next(&first)).await), ["3", "4"]);
+        assert_eq!(notes(&again.sync_from(next(&later)).await), [""; 0]);
+        assert_eq!(notes(&bob.syncs().await), ["1", "2", "3", "4"], "another device has nothing to do with it");
         server.stop().await;
     }
 

@@ -100,6 +100,39 @@ impl IncomingRequest for Messages {
     }
 }
 
+/// A request for what relates to an event, which may ask by the name that this had at first for all beneath it.
+///
+/// <https://github.com/matrix-org/matrix-spec-proposals/pull/3981>
+pub(super) struct Recursive<R>(pub(super) R);
+
+impl<R: Metadata> Metadata for Recursive<R> {
+    const METHOD: Method = R::METHOD;
+    const RATE_LIMITED: bool = R::RATE_LIMITED;
+    type Authentication = R::Authentication;
+    type PathBuilder = R::PathBuilder;
+    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
+}
+
+impl<R: IncomingRequest> IncomingRequest for Recursive<R> {
+    type EndpointError = R::EndpointError;
+    type OutgoingResponse = R::OutgoingResponse;
+
+    fn try_from_http_request_inner(
+        mut request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let query = request.uri().query().unwrap_or_default();
+        if query.contains("org.matrix.msc3981.recurse=") {
+            let whole =
+                format!("{}?{}", request.uri().path(), query.replace("org.matrix.msc3981.recurse=", "recurse="));
+            if let Ok(uri) = whole.parse::<Uri>() {
+                *request.uri_mut() = uri;
+            }
+        }
+        R::try_from_http_request_inner(request, path_args).map(Self)
+    }
+}
+
 /// A request for a sync, which may ask for the state after the timeline by the name that this had at first.
 ///
 /// <https://github.com/matrix-org/matrix-spec-proposals/pull/4222>
@@ -130,7 +163,7 @@ mod tests {
     use ruma::{
         api::{
             Direction, IncomingRequestExt as _,
-            client::{membership::join_room_by_id, receipt::create_receipt},
+            client::{membership::join_room_by_id, receipt::create_receipt, relations::get_relating_events},
         },
         events::receipt::ReceiptThread,
     };
@@ -147,6 +180,21 @@ mod tests {
         assert_eq!(dir("/messages?limit=3"), Direction::Forward);
         assert_eq!(dir("/messages?dir=b"), Direction::Backward);
         assert_eq!(dir("/messages?limit=3&dir=b"), Direction::Backward);
+    }
+
+    #[test]
+    fn all_beneath_an_event_may_be_asked_for_by_an_old_name() {
+        let asked = |query: &str| {
+            let uri = format!("/relations?limit=3{query}&dir=f");
+            let request = http::Request::get(uri).body(&b"{}"[..]).expect("a request");
+            let args = ["!a:b.c", "$event"];
+            let request = Recursive::<get_relating_events::v1::Request>::try_from_http_request(request, &args);
+            let Recursive(request) = request.expect("a good request");
+            assert_eq!(request.dir, Direction::Forward);
+            request.recurse
+        };
+        assert!(asked("&recurse=true") && asked("&org.matrix.msc3981.recurse=true"));
+        assert!(!asked("") && !asked("&recurse=false") && !asked("&org.matrix.msc3981.recurse=false"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::service::{session::Session, shape::Reader};
 mod account;
 mod account_data;
 mod capabilities;
+mod dehydrated;
 mod devices;
 mod directory;
 mod filters;
@@ -19,6 +20,7 @@ mod messages;
 mod presence;
 mod profile;
 mod push_rules;
+mod relations;
 mod reports;
 mod rooms;
 mod shared_secret;
@@ -29,6 +31,7 @@ mod tags;
 mod to_device;
 mod user_directory;
 mod versions;
+mod voip;
 mod well_known;
 
 /// All endpoints that clients use.
@@ -40,6 +43,7 @@ pub fn routes(r: Routes) -> Routes {
     let r = login::routes(r);
     let r = devices::routes(r);
     let r = keys::routes(r);
+    let r = dehydrated::routes(r);
     let r = profile::routes(r);
     let r = presence::routes(r);
     let r = spaces::routes(r);
@@ -52,9 +56,11 @@ pub fn routes(r: Routes) -> Routes {
     let r = reports::routes(r);
     let r = directory::routes(r);
     let r = messages::routes(r);
+    let r = relations::routes(r);
     let r = sync::routes(r);
     let r = sliding::routes(r);
     let r = to_device::routes(r);
+    let r = voip::routes(r);
     let r = key_backup::routes(r);
     shared_secret::routes(r)
 }

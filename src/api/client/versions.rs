@@ -14,12 +14,24 @@ pub fn routes(r: Routes) -> Routes {
 /// least, old programs one of r0.
 const VERSIONS: [&str; 4] = ["r0.5.0", "r0.6.0", "r0.6.1", "v1.1"];
 
-/// What works, but belongs to versions that are not named yet, or had another name at first: the state after a timeline,
-/// the reader's membership on events, cross-signing; and sliding sync.
-const UNSTABLE: [&str; 4] = [
-    "org.matrix.msc4222",
-    "org.matrix.msc4115.membership_on_events",
+/// What works, but belongs to versions that are not named yet, or had another name at first.
+const UNSTABLE: [&str; 10] = [
+    // Cross-signing.
     "org.matrix.e2e_cross_signing",
+    // Threads, their list, and relations that are read forwards.
+    "org.matrix.msc3440.stable",
+    "org.matrix.msc3856.stable",
+    "org.matrix.msc3715.stable",
+    // Receipts for threads, and what is unread in them.
+    "org.matrix.msc3771",
+    "org.matrix.msc3773",
+    // What relates to what relates.
+    "org.matrix.msc3981",
+    // The reader's membership on events.
+    "org.matrix.msc4115.membership_on_events",
+    // The state after a timeline.
+    "org.matrix.msc4222",
+    // Sliding sync.
     "org.matrix.simplified_msc3575",
 ];
 

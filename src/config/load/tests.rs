@@ -158,6 +158,23 @@ fn open_registration_has_to_be_said_twice() {
 }
 
 #[test]
+fn relays_take_a_secret_or_credentials() {
+    let relays = r#"turn_uris=["turn:turn.example.org?transport=udp"]"#;
+    let wrongs = |options: &[&str]| wrong(&load(&[], &[], options)).len();
+    assert_eq!(wrongs(&[relays]), 1);
+    assert_eq!(wrongs(&[relays, "turn_secret=x"]), 0);
+    assert_eq!(wrongs(&[relays, "turn_username=x", "turn_password=y"]), 0);
+    assert_eq!(wrongs(&[relays, "turn_username=x", "turn_password=y", "turn_secret=z"]), 1);
+    assert_eq!(wrongs(&["turn_username=x"]), 1);
+    assert_eq!(wrongs(&[r#"turn_uris=["https://turn.example.org"]"#, "turn_secret=x"]), 1);
+    assert_eq!(wrongs(&["turn_ttl=59"]), 1);
+    let dir = tempfile::tempdir().expect("a directory");
+    let secret = file(&dir, "secret", "swordfish\n");
+    let loaded = load(&[], &[("CONDUIT_TURN_SECRET_FILE", secret.to_str().expect("a path"))], &[relays]);
+    assert_eq!(loaded.config.turn.turn_secret, Some(Secret::new("swordfish")));
+}
+
+#[test]
 fn postgres_wants_to_know_where() {
     assert_eq!(wrong(&load(&[], &[], &["database_backend=postgres"])).len(), 1);
     assert_eq!(wrong(&load(&[], &[], &["database_url=postgres://x"])).len(), 1);

@@ -1,6 +1,7 @@
 //! Keys of end-to-end encryption: published by devices, asked for and taken by others.
 
 mod cross_signing;
+mod dehydrated;
 mod published;
 mod signatures;
 
@@ -17,13 +18,14 @@ use hearth_storage::{
 use ruma::{
     OneTimeKeyAlgorithm, OwnedDeviceId, OwnedOneTimeKeyId, OwnedServerName, OwnedUserId, UserId,
     api::client::keys::{claim_keys, get_keys, upload_keys},
+    encryption::{DeviceKeys, OneTimeKey},
     serde::Raw,
 };
 use serde_json::json;
 
 use super::{accounts::Accounts, session::Session};
 
-pub use self::cross_signing::NewCrossSigning;
+pub use self::{cross_signing::NewCrossSigning, dehydrated::Messages};
 
 /// Keys that one transaction takes, so that nobody waits long behind it.
 const CLAIMED_AT_ONCE: usize = 100;
@@ -45,30 +47,8 @@ impl Keys {
     /// Keeps what a device publishes; what it has left then to be given out.
     pub async fn upload(&self, session: &Session, request: upload_keys::v3::Request) -> Result<KeyCounts> {
         let (user, device) = (&session.user_id, session.device_id.as_str());
-        let too_many = || {
-            Error::too_large(format!(
-                "A device has at most {MAX_ONE_TIME_KEYS} one-time keys and {MAX_FALLBACK_KEYS} fallback keys"
-            ))
-        };
         let upload_keys::v3::Request { device_keys, one_time_keys, fallback_keys, .. } = request;
-        if one_time_keys.len() > MAX_ONE_TIME_KEYS || fallback_keys.len() > MAX_FALLBACK_KEYS {
-            return Err(too_many());
-        }
-        let device_keys = device_keys.map(|keys| e2ee::device_keys(keys.json().get(), user, device)).transpose()?;
-        let mut fallback = one_time(&fallback_keys)?;
-        let all = fallback.len();
-        fallback.dedup_by(|a, b| a.algorithm == b.algorithm);
-        if fallback.len() < all {
-            return Err(Error::invalid_param("There can be one fallback key of an algorithm"));
-        }
-        let upload = KeyUpload {
-            user_id: user.to_string(),
-            device_id: device.to_owned(),
-            device_keys,
-            one_time: one_time(&one_time_keys)?,
-            fallback,
-            most: (MAX_ONE_TIME_KEYS, MAX_FALLBACK_KEYS),
-        };
+        let upload = checked(user, device, device_keys.as_ref(), &one_time_keys, &fallback_keys)?;
         match self.storage.upload_keys(upload).await? {
             Uploaded::Done(counts) => Ok(counts),
             Uploaded::Differs(name) => {
@@ -150,6 +130,40 @@ impl Keys {
     fn is_ours(&self, user: &UserId) -> bool {
         user.server_name() == &*self.server_name
     }
+}
+
+/// What a device of the user is to publish, looked through.
+fn checked(
+    user: &UserId,
+    device: &str,
+    device_keys: Option<&Raw<DeviceKeys>>,
+    one_time_keys: &BTreeMap<OwnedOneTimeKeyId, Raw<OneTimeKey>>,
+    fallback_keys: &BTreeMap<OwnedOneTimeKeyId, Raw<OneTimeKey>>,
+) -> Result<KeyUpload> {
+    if one_time_keys.len() > MAX_ONE_TIME_KEYS || fallback_keys.len() > MAX_FALLBACK_KEYS {
+        return Err(too_many());
+    }
+    let device_keys = device_keys.map(|keys| e2ee::device_keys(keys.json().get(), user, device)).transpose()?;
+    let mut fallback = one_time(fallback_keys)?;
+    let all = fallback.len();
+    fallback.dedup_by(|a, b| a.algorithm == b.algorithm);
+    if fallback.len() < all {
+        return Err(Error::invalid_param("There can be one fallback key of an algorithm"));
+    }
+    Ok(KeyUpload {
+        user_id: user.to_string(),
+        device_id: device.to_owned(),
+        device_keys,
+        one_time: one_time(one_time_keys)?,
+        fallback,
+        most: (MAX_ONE_TIME_KEYS, MAX_FALLBACK_KEYS),
+    })
+}
+
+fn too_many() -> Error {
+    Error::too_large(format!(
+        "A device has at most {MAX_ONE_TIME_KEYS} one-time keys and {MAX_FALLBACK_KEYS} fallback keys"
+    ))
 }
 
 fn one_time<K: AsRef<str>, T>(keys: &BTreeMap<K, Raw<T>>) -> Result<Vec<e2ee::OneTimeKey>> {

@@ -13,6 +13,7 @@ use std::{
 use hearth_core::{
     Error, Result, auth,
     event::Pdu,
+    relation::Relation,
     state::{
         resolve::{Unresolved, resolve},
         trie::NodeHash,
@@ -126,6 +127,8 @@ impl Rooms {
                 auth_sns: auths.iter().map(|e| e.sn).collect(),
                 sent_by: None,
                 notice,
+                relation: Relation::of(pdu),
+                own: false,
             }],
             nodes: nodes.iter().map(|new| (new.hash.0.to_vec(), new.body.clone())).collect(),
             state_root: root.0.to_vec(),

@@ -14,10 +14,11 @@ use std::{
 };
 
 use hearth_core::{
-    Error, Result, auth, canonical,
+    Error, Kind, Result, auth, canonical,
     event::{self, Draft, Pdu},
     power::Power,
     push::{Rules, Subject},
+    relation::Relation,
     room_version::RoomVersion,
     state::trie::{NewNode, NodeHash},
     visibility::membership_in,
@@ -267,6 +268,13 @@ impl Rooms {
                     conflicts += 1;
                     tokio::time::sleep(std::time::Duration::from_millis(2)).await;
                 }
+                Ok(Persisted::Annotated) => {
+                    return Err(Error::new(Kind::DuplicateAnnotation, "You have said the same of this event before"));
+                }
+                // <https://spec.matrix.org/v1.19/client-server-api/#validation-of-mthread-relationships>
+                Ok(Persisted::NoRoot) => {
+                    return Err(Error::unknown("A thread can't begin at an event that relates to another"));
+                }
                 Ok(other) => return Err(Error::internal(format!("persist answered {other:?}"))),
                 Err(e) => return Err(e.into()),
             }
@@ -436,6 +444,11 @@ impl Rooms {
             self.redaction(chain, &pdu, sn, &target).await?;
         }
 
+        let relation = Relation::of(&pdu);
+        if let Some(relation) = &relation {
+            relation.check()?;
+        }
+
         let levels = |kind| fetched.get(&(kind, String::new())).map(|(_, pdu)| pdu.as_ref());
         let power = || match levels(StateEventType::RoomCreate) {
             Some(create) => Power::new(version, create, levels(StateEventType::RoomPowerLevels)).map(Some),
@@ -451,6 +464,8 @@ impl Rooms {
         chain.ids.push(pdu.event_id.clone());
         chain.events.push(NewEvent {
             sn,
+            relation,
+            own: true,
             pdu,
             status: Status::Accepted,
             state_before: before.0.to_vec(),

@@ -5,9 +5,10 @@ mod following;
 mod listing;
 mod merge;
 mod reading;
+mod relating;
 mod syncs;
 
-use hearth_core::event::Pdu;
+use hearth_core::{event::Pdu, relation::Relation};
 use ruma::{MilliSecondsSinceUnixEpoch, UInt, api::client::filter::RoomEventFilter};
 use serde_json::{Value as Json, json};
 
@@ -124,13 +125,15 @@ impl Room {
             after.events.push((sn, pdu.event_id.to_string()));
             commit.events.push(NewEvent {
                 sn,
-                pdu,
                 status: made.status,
                 state_before: before,
                 state_after: root(after.rev + i64::from(!commit.changes.is_empty())),
                 prev_sns: self.tips.clone(),
                 auth_sns: vec![],
                 sent_by: None,
+                relation: Relation::of(&pdu),
+                own: true,
+                pdu,
                 notice: Notice::default(),
             });
             if made.status == Status::Accepted {

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    relations::stored::Relating,
     tx::{Message, Tx, args, statements},
     unread::{self, Addition, Roots},
 };
@@ -39,7 +40,7 @@ impl Persist {
     /// A message and nothing else, in a room that is there.
     pub(super) fn merges_with_others(&self) -> bool {
         let c = &self.0;
-        self.message().is_some_and(|event| event.notice.is_plain())
+        self.message().is_some_and(|event| event.notice.is_plain() && !event.is_annotation())
             && matches!(c.base, Base::At { .. })
             && c.nodes.is_empty()
             && c.alias.is_none()
@@ -53,12 +54,17 @@ impl Persist {
         let stored = stored_elsewhere(tx, ops, &rooms).await?;
         let named: BTreeSet<&str> = ops.iter().flat_map(|op| &op.0.events).filter_map(|e| e.notice.root()).collect();
         let roots = Roots::of(tx, named.into_iter().map(str::to_owned).collect()).await?;
+        let relating = Relating::look(tx, ops.iter().flat_map(|op| &op.0.events)).await?;
         let mut made = HashSet::new();
         let (mut answers, mut events, mut transactions, mut messages) = (vec![], vec![], vec![], vec![]);
-        let mut additions = vec![];
+        let (mut additions, mut placed) = (vec![], vec![]);
         for op in ops {
             let c = &op.0;
             let (event, base) = op.parts()?;
+            if event.own && event.relation.as_ref().is_some_and(|relation| relating.is_no_root(relation)) {
+                // Unless it is a repetition.
+                return Err(Error::Conflict("a thread has no root"));
+            }
             let there = |sn: &i64, now: &Now| now.tips.contains(sn) || stored.contains(sn) || made.contains(sn);
             let now = match rooms.get_mut(&c.room_sn) {
                 None => Err(Error::Conflict("the room is gone")),
@@ -80,6 +86,7 @@ impl Persist {
             made.insert(event.sn);
             let thread = roots.thread(c.room_sn, &event.notice);
             events.push(event_row(event, c, pos, thread)?);
+            placed.push((c.room_sn, pos, event));
             let sender = event.pdu.sender.as_str();
             additions.push(Addition { room_sn: c.room_sn, pos, sender, thread, notice: &event.notice });
             if let Some(t) = &c.transaction {
@@ -103,6 +110,7 @@ impl Persist {
             return Err(Error::Conflict("a transaction id has been used"));
         }
         tx.insert_rows(INSERT_EVENTS, &events).await?;
+        relating.store(tx, &placed).await?;
         let moved = |(sn, now): (i64, Now)| {
             Some(args![sn, pack(&now.tips), now.last_pos?, now.last_pos?, now.bump_pos].to_vec())
         };

@@ -6,6 +6,7 @@ use super::{Base, MOVES, NewEvent, Persisted, RoomCommit, Status, pack, unpack};
 use crate::{
     Error, Result, directory,
     outbox::{self, NewItem},
+    relations::stored::{self, Relating},
     tx::{Message, Op, Tx, Value, Wake, args, statements},
     unread,
 };
@@ -73,6 +74,13 @@ impl Op for Persist {
             Checked::Good { tips } => tips,
             Checked::Answer(answer) => return Ok(answer),
         };
+        // After the check: what is repeated has its answer, whatever has happened since.
+        let relating = Relating::look(tx, c.events.iter()).await?;
+        for event in &c.events {
+            if let Some(refused) = relating.check(tx, c.room_sn, event).await? {
+                return Ok(refused);
+            }
+        }
         let tips = c.tips_after(tips);
 
         let mut positions = Vec::with_capacity(c.events.len());
@@ -95,6 +103,8 @@ impl Op for Persist {
             tx.execute(INSERT_ROOM, args![c.room_sn, room_id, version, c.state_root.clone(), Vec::<u8>::new()]).await?;
         }
         tx.insert_rows(INSERT_EVENTS, &rows).await?;
+        let placed: Vec<_> = c.events.iter().zip(&positions).map(|(event, pos)| (c.room_sn, *pos, event)).collect();
+        relating.store(tx, &placed).await?;
         if !c.nodes.is_empty() {
             let nodes: Vec<_> = c
                 .nodes
@@ -340,9 +350,9 @@ impl Persist {
         for r in &c.redactions {
             if let Some(json) = &r.redacted_json {
                 let was = tx.query_opt(REDACT, args![c.room_sn, &r.target_id, json, &r.redaction_id]).await?;
-                if let Some(mut was) = was
-                    && let (Some(pos), Some(kept)) = (was.get::<Option<i64>>(0)?, was.get::<Option<String>>(3)?)
-                {
+                let Some(mut was) = was else { continue };
+                stored::redacted(tx, c.room_sn, &r.target_id).await?;
+                if let (Some(pos), Some(kept)) = (was.get::<Option<i64>>(0)?, was.get::<Option<String>>(3)?) {
                     let (sender, thread): (String, Option<String>) = (was.get(1)?, was.get(2)?);
                     unread::redacted(tx, c.room_sn, pos, &sender, thread.as_deref(), &kept).await?;
                 }

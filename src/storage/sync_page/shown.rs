@@ -22,8 +22,9 @@ use super::{
 use crate::{
     Result,
     ephemeral::Receipt,
+    relations::bundles::{Beheld, Bundles, Onlooker, bundles},
     rooms::StoredEvent,
-    timeline::{VisibilityLog, redactions_of, visibility_logs},
+    timeline::{Stretch, VisibilityLog, redactions_of, visibility_logs},
     tx::{Reads, args, statements},
     unread::Unread,
 };
@@ -104,6 +105,8 @@ pub(super) struct Contents {
     states: HashMap<i64, StatePart>,
     receipts: HashMap<i64, Vec<Receipt>>,
     because: HashMap<i64, Vec<StoredEvent>>,
+    /// Of all rooms.
+    bundles: Bundles,
 }
 
 impl Contents {
@@ -133,7 +136,30 @@ impl Reading<'_> {
         for redaction in redactions_of(tx, shown).await? {
             because.entry(redaction.room_sn).or_default().push(redaction);
         }
-        Ok(Contents { logs, timelines, deltas, heroes, members, states, receipts, because })
+        let bundles = self.bundles(tx, rooms, &timelines, &logs).await?;
+        Ok(Contents { logs, timelines, deltas, heroes, members, states, receipts, because, bundles })
+    }
+
+    /// What relates to the events of timelines that lack some.
+    async fn bundles<R: Reads>(
+        &self,
+        tx: &mut R,
+        rooms: &[Shown],
+        timelines: &HashMap<i64, TimelinePart>,
+        logs: &HashMap<i64, VisibilityLog>,
+    ) -> Result<Bundles> {
+        let limited = |r: &Shown| timelines.get(&r.sn()).is_some_and(|t| t.limited && !t.events.is_empty());
+        let limited = rooms.iter().filter(|r| limited(r)).map(|room| {
+            let log = logs.get(&room.sn());
+            let until = log.filter(|_| room.is_left()).and_then(VisibilityLog::left_at);
+            // Who was in the room all along sees all that came since.
+            (room.sn(), log.map_or_else(|| vec![(0, i64::MAX)], |log| log.stretches(until)))
+        });
+        let seen: Vec<(i64, Vec<Stretch>)> = limited.collect();
+        let events = seen.iter().filter_map(|(sn, seen)| Some((timelines.get(sn)?, seen)));
+        let events = events.flat_map(|(t, seen)| t.events.iter().map(move |event| Beheld { event, seen }));
+        let who = Onlooker { user_id: &self.q.user_id, ignored: &self.ignored };
+        bundles(tx, who, &events.collect::<Vec<_>>()).await
     }
 
     async fn timelines<R: Reads>(
@@ -250,6 +276,7 @@ impl Reading<'_> {
                 std::iter::once((0, "join".to_owned())).chain(since).collect()
             }
         };
+        let bundles = timeline.events.iter().filter_map(|e| contents.bundles.remove_entry(&e.sn)).collect();
         let summary = contents.heroes.remove(&sn);
         let summary = summary.map(|heroes| Summary { heroes: heroes.into_iter().map(|(user, _)| user).collect() });
         RoomSync {
@@ -260,6 +287,7 @@ impl Reading<'_> {
             state: state.events,
             replaced: state.replaced,
             because: contents.because.remove(&sn).unwrap_or_default(),
+            bundles,
             membership,
             told,
             summary,

@@ -1,16 +1,20 @@
 //! Pages of a room's timeline: what somebody may see of it and wants to, counted after both.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use hearth_core::filter::Sieve;
 use ruma::{OwnedRoomId, api::client::filter::RoomEventFilter};
 use serde::Deserialize;
 
-use super::{StateOf, VisibilityLog, events_by_id, redactions_of, replaced_by, state_at, visibility_logs};
+use super::{StateOf, VisibilityLog, beside, events_by_id, redactions_of, replaced_by, state_at, visibility_logs};
 use crate::{
     Result,
     account_data::ignored_by,
     error::corrupt,
+    relations::bundles::{Bundles, Onlooker},
     rooms::{StoredEvent, stored_event},
     tx::{Query, Reads, args, statements},
 };
@@ -74,6 +78,8 @@ pub struct Page {
     pub replaced: HashMap<i64, StoredEvent>,
     /// If members are loaded lazily, the memberships of the senders, as they were at the first event.
     pub members: Vec<StoredEvent>,
+    /// What relates to the events.
+    pub bundles: Bundles,
 }
 
 /// What is asked for of an event's surroundings.
@@ -103,6 +109,7 @@ pub struct Context {
     pub log: VisibilityLog,
     pub because: Vec<StoredEvent>,
     pub replaced: HashMap<i64, StoredEvent>,
+    pub bundles: Bundles,
     /// At the last of the events, as far as the user may see it. Of the members only the senders, if they are loaded
     /// lazily.
     pub state: Vec<StoredEvent>,
@@ -115,7 +122,8 @@ impl Query for PageQuery {
     async fn run<R: Reads>(&self, tx: &mut R) -> Result<Page> {
         let (room_sn, user) = (self.room_sn, self.user_id.as_str());
         let log = visibility_logs(tx, &[room_sn], user).await?.remove(&room_sn).unwrap_or_default();
-        let sieve = Sieve::new(self.filter.clone(), ignored_by(tx, user).await?);
+        let ignored = ignored_by(tx, user).await?;
+        let sieve = Sieve::new(self.filter.clone(), Arc::clone(&ignored));
         let found = scan(tx, self, &log, &sieve).await?;
         let events = found.events;
         let because = redactions_of(tx, &events).await?;
@@ -125,8 +133,10 @@ impl Query for PageQuery {
             Some(at) => state_at(tx, room_sn, &StateOf::Members(senders_of(&events)?), Some(at)).await?,
             None => Vec::new(),
         };
+        let who = Onlooker { user_id: user, ignored: &ignored };
+        let bundles = beside(tx, who, &log, self.until, &events).await?;
         let end = found.more.then_some(found.at);
-        Ok(Page { events, end, log, because, replaced, members })
+        Ok(Page { events, end, log, because, replaced, members, bundles })
     }
 }
 
@@ -146,7 +156,7 @@ impl Query for ContextQuery {
         {
             return Ok(None);
         }
-        let sieve = Sieve::new(self.filter.clone(), ignored);
+        let sieve = Sieve::new(self.filter.clone(), Arc::clone(&ignored));
         let page = |direction, from, limit| PageQuery {
             room_sn,
             room_id: self.room_id.clone(),
@@ -165,6 +175,8 @@ impl Query for ContextQuery {
             std::iter::once(&event).chain(&before.events).chain(&after.events).cloned().collect();
         let because = redactions_of(tx, &all).await?;
         let replaced = replaced_by(tx, room_sn, &all).await?;
+        let who = Onlooker { user_id: user, ignored: &ignored };
+        let bundles = beside(tx, who, &log, self.until, &all).await?;
         let last = after.events.last().unwrap_or(&event).topo;
         let mut state = Vec::new();
         if let Some(at) = log.state_beside(last, self.until) {
@@ -184,6 +196,7 @@ impl Query for ContextQuery {
             log,
             because,
             replaced,
+            bundles,
             state,
         }))
     }

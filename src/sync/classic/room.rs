@@ -66,7 +66,9 @@ impl Syncs {
                 because: redaction_of(event, &part.because),
                 replaced: part.replaced.get(&event.sn),
                 memberships: &part.membership,
+                bundle: part.bundles.get(&event.sn),
                 in_sync: true,
+                ..Beside::default()
             };
             timeline.events.push(self.shapes.event(room, event, reader, beside)?);
         }

@@ -5,13 +5,10 @@
 //! was sent since is a change that concerns the user.
 
 use hearth_core::{
-    Error, Result,
+    Result,
     token::{Mark, SyncToken},
 };
 use hearth_storage::to_device::Waiting;
-use ruma::{events::AnyToDeviceEvent, serde::Raw};
-use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
 
 use super::SyncWish;
 use crate::{service::shape::Reader, sync::Syncs};
@@ -36,20 +33,4 @@ pub(super) fn told(reader: Reader<'_>, wish: &SyncWish) -> i64 {
 /// What the token carries of an answer with these messages.
 pub(in crate::sync) fn mark(reader: Reader<'_>, told: &[Waiting]) -> Option<Mark> {
     told.last().map(|last| Mark::new(last.pos, reader.user.as_str(), reader.device))
-}
-
-pub(in crate::sync) fn events(waiting: Vec<Waiting>) -> Result<Vec<Raw<AnyToDeviceEvent>>> {
-    #[derive(Serialize)]
-    struct Event<'a> {
-        sender: &'a str,
-        #[serde(rename = "type")]
-        kind: &'a str,
-        content: Box<RawValue>,
-    }
-    let event = |Waiting { sender, kind, content, .. }: Waiting| {
-        let content = RawValue::from_string(content).map_err(Error::internal)?;
-        let event = Event { sender: &sender, kind: &kind, content };
-        Ok(Raw::from_json(to_raw_value(&event).map_err(Error::internal)?))
-    };
-    waiting.into_iter().map(event).collect()
 }

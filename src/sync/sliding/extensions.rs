@@ -19,7 +19,7 @@ use super::{
     wish::SlidingWish,
 };
 use crate::{
-    service::{shape::Reader, typing::Seen},
+    service::{self, shape::Reader, typing::Seen},
     sync::{
         Syncs,
         classic::{
@@ -101,7 +101,7 @@ impl Syncs {
         let mut shown = response::ToDevice::default();
         let next = SyncToken { pos: head, serial: 0, epoch: 0, typing: false, to_device: mark };
         shown.next_batch = next.to_string();
-        shown.events = to_device::events(waiting)?;
+        shown.events = service::to_device::events(waiting)?;
         draft.extensions.to_device = Some(shown);
         Ok(())
     }

@@ -5,6 +5,7 @@
 #[cfg(feature = "postgres")]
 mod cluster;
 mod cross_signing;
+mod dehydrated;
 mod keys;
 mod lists;
 

@@ -16,7 +16,7 @@ use super::{Given, Http, Reply, Server};
 
 /// Longer than anything takes that works.
 pub const LONG: Duration = Duration::from_secs(20);
-const PASSWORD: &str = "correct horse battery staple";
+pub const PASSWORD: &str = "correct horse battery staple";
 
 /// A server where anybody may register.
 pub async fn open_server(given: &Given) -> Server {
@@ -76,6 +76,15 @@ impl Person {
         Self::logs_in(http, &self.id).await
     }
 
+    /// A new session with the id of this device.
+    pub async fn logs_in_again(&self, http: &Http) -> Self {
+        let body = json!({
+            "type": "m.login.password", "identifier": { "type": "m.id.user", "user": self.id }, "password": PASSWORD,
+            "device_id": self.device,
+        });
+        Self::from(http, &http.post("/_matrix/client/v3/login", &body).await.ok())
+    }
+
     /// The same device, talking to another server of the deployment.
     pub fn turns_to(&self, http: &Http) -> Self {
         Self {
@@ -86,6 +95,15 @@ impl Person {
             since: Mutex::new(self.since.lock().expect("not poisoned").clone()),
             sent: AtomicU32::new(self.sent.load(Ordering::Relaxed)),
         }
+    }
+
+    pub fn http(&self) -> &Http {
+        &self.http
+    }
+
+    /// A transaction id that this device has not used.
+    pub fn next_txn(&self) -> String {
+        format!("{}-{}", self.device, self.sent.fetch_add(1, Ordering::Relaxed))
     }
 
     pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Reply {
@@ -144,8 +162,7 @@ impl Person {
 
     /// A message; its id.
     pub async fn says(&self, room: &str, body: &str) -> String {
-        let txn = format!("{}-{}", self.device, self.sent.fetch_add(1, Ordering::Relaxed));
-        event_id(&self.sends(room, &txn, body).await)
+        event_id(&self.sends(room, &self.next_txn(), body).await)
     }
 
     /// A message to a server that may die; its id if it was answered.
