@@ -33,13 +33,15 @@ statements! {
     // By the place alone, which leads straight to it: what else it has to be is asked of what is found there.
     NEWEST = "SELECT rel_type, sender, sn, event_id, type FROM relations WHERE room_sn = $1 AND target = $2 AND topo = $3
         ORDER BY topo_minor DESC";
+    // These by who says what, where few lie together, and not by the place (hence the sums), where they lie among all
+    // that relates.
     EDIT = "SELECT ts, event_id, sn FROM relations
         WHERE room_sn = $1 AND target = $2 AND rel_type = 'm.replace' AND sender = $3 AND type = $4 AND key = ''
-            AND replaces = 1 AND topo >= $5 AND topo <= $6
+            AND replaces = 1 AND topo + 0 >= $5 AND topo + 0 <= $6
         ORDER BY ts DESC, event_id DESC LIMIT 1";
     REFERENCES = "SELECT event_id, sender FROM relations
-        WHERE room_sn = $1 AND target = $2 AND rel_type = 'm.reference' AND topo >= $3 AND topo <= $4
-        ORDER BY topo DESC, topo_minor DESC LIMIT 500";
+        WHERE room_sn = $1 AND target = $2 AND rel_type = 'm.reference' AND topo + 0 >= $3 AND topo + 0 <= $4
+        ORDER BY topo + 0 DESC, topo_minor DESC LIMIT 500";
 }
 
 /// The most references that are told of, the newest. As many are read, see [`REFERENCES`].
