@@ -217,7 +217,8 @@ impl Endpoint {
         Self { api, route: Arc::new(route), template: Template(template), running }
     }
 
-    pub(super) async fn serve(self, request: Request) -> Response<Body> {
+    /// The request is boxed, as it goes through many hands, and each of them would keep room for it as long as it waits.
+    pub(super) async fn serve(self, request: Box<Request>) -> Response<Body> {
         let origin = request.extensions().get::<Origin>().cloned();
         let origin = origin.unwrap_or_else(|| Origin { id: "none".into(), ip: std::net::Ipv4Addr::UNSPECIFIED.into() });
         let template = self.template.clone();
@@ -233,11 +234,11 @@ impl Endpoint {
         response
     }
 
-    async fn guarded(self, request: Request, ip: IpAddr) -> Response<Body> {
+    async fn guarded(self, request: Box<Request>, ip: IpAddr) -> Response<Body> {
         let running = self.running.clone();
         let waits = self.route.waits;
         let work = async move {
-            match self.call(request, ip).await {
+            match Box::pin(self.call(*request, ip)).await {
                 Ok(call) => (self.route.handler)(self.api.clone(), call).await.unwrap_or_else(|e| respond::error(&e)),
                 Err(e) => respond::error(&e),
             }

@@ -232,7 +232,7 @@ impl Routes {
             for path in paths {
                 let endpoint = endpoint.clone();
                 let before = by_path.remove(&path).unwrap_or_default();
-                let after = before.on(filter, move |request: Request| async move { endpoint.serve(request).await });
+                let after = before.on(filter, move |request: Request| endpoint.serve(Box::new(request)));
                 by_path.insert(path, after);
             }
         }

@@ -80,13 +80,13 @@ impl SyncWish {
 
 impl Syncs {
     /// Answers at once if there is something to tell, else when there is or the time is over.
-    pub async fn sync(&self, reader: Reader<'_>, wish: SyncWish) -> Result<Response> {
+    pub async fn sync(&self, reader: Reader<'_>, wish: &SyncWish) -> Result<Response> {
         let timeout = wish.timeout.unwrap_or(self.timeouts.default).max(self.timeouts.min).min(self.timeouts.max);
         let deadline = tokio::time::Instant::now() + timeout;
         // Whoever was told messages may have more waiting for them, of which memory knows nothing.
-        let mut from_memory = !self.acknowledge(reader, &wish).await?;
+        let mut from_memory = !self.acknowledge(reader, wish).await?;
         if from_memory
-            && let Memory::Page(page, _) = self.read_memory(reader, &wish)?
+            && let Memory::Page(page, _) = self.read_memory(reader, wish)?
             && !page.is_empty_page()
         {
             return Ok(self.hand_over(reader, *page));
@@ -105,7 +105,7 @@ impl Syncs {
             }
             let over = tokio::time::Instant::now() >= deadline || self.shutdown.is_said();
             // Boxed, as what a read needs is much, and those who wait are many.
-            let (page, following) = Box::pin(self.read(reader, &wish, from_memory)).await?;
+            let (page, following) = Box::pin(self.read(reader, wish, from_memory)).await?;
             from_memory = true;
             let news: Vec<Wake> = match Arc::ptr_eq(&known, &following) {
                 true => Vec::new(),

@@ -137,7 +137,8 @@ impl<R: IncomingRequest> IncomingRequest for Recursive<R> {
 ///
 /// <https://github.com/matrix-org/matrix-spec-proposals/pull/4222>
 pub(super) struct Sync {
-    pub(super) request: sync_events::v3::Request,
+    /// Boxed, as a filter is large, and those who wait with theirs are many.
+    pub(super) request: Box<sync_events::v3::Request>,
     pub(super) unstable_state_after: bool,
 }
 
@@ -154,7 +155,7 @@ impl IncomingRequest for Sync {
         let query = request.uri().query().unwrap_or_default();
         let unstable_state_after = query.split('&').any(|pair| pair == "org.matrix.msc4222.use_state_after=true");
         let request = sync_events::v3::Request::try_from_http_request_inner(request, path_args)?;
-        Ok(Self { request, unstable_state_after })
+        Ok(Self { request: Box::new(request), unstable_state_after })
     }
 }
 

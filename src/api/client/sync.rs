@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     api::{Api, Client, Json, Routes},
-    service::{rate_limit::Limited, receipts::Read},
+    service::{rate_limit::Limited, receipts::Read, session::Session},
     sync::SyncWish,
 };
 
@@ -37,23 +37,33 @@ pub(super) fn routes(r: Routes) -> Routes {
 
 async fn sync(api: Api, req: Client<Sync>) -> Result<Json<Reply>> {
     let Sync { request: body, unstable_state_after } = req.body;
-    let filter = match body.filter {
+    let _there = api.presence.polls(&req.auth.user_id, &body.set_presence);
+    let in_unstable_form = unstable_state_after && !body.use_state_after;
+    let wish = Box::pin(wish(&api, &req.auth, body, unstable_state_after)).await?;
+    let response = api.syncs.sync(reader(&req.auth), &wish).await?;
+    Ok(Json(Reply::new(response, in_unstable_form)))
+}
+
+async fn wish(
+    api: &Api,
+    auth: &Session,
+    asked: Box<sync_events::v3::Request>,
+    unstable_state_after: bool,
+) -> Result<Box<SyncWish>> {
+    let filter = match asked.filter {
         None => FilterDefinition::default(),
         Some(sync_events::v3::Filter::FilterDefinition(filter)) => filter,
-        Some(sync_events::v3::Filter::FilterId(id)) => api.filters.get(&req.auth, &req.auth.user_id, &id).await?,
+        Some(sync_events::v3::Filter::FilterId(id)) => api.filters.get(auth, &auth.user_id, &id).await?,
         Some(_) => return Err(Error::invalid_param("A filter is an id or an object")),
     };
-    let wish = SyncWish {
-        since: body.since.as_deref().map(str::parse).transpose()?,
-        timeout: body.timeout,
-        full_state: body.full_state,
-        state_after: body.use_state_after || unstable_state_after,
+    Ok(Box::new(SyncWish {
+        since: asked.since.as_deref().map(str::parse).transpose()?,
+        timeout: asked.timeout,
+        full_state: asked.full_state,
+        state_after: asked.use_state_after || unstable_state_after,
         filter,
-        session_as_of: req.auth.as_of,
-    };
-    let _there = api.presence.polls(&req.auth.user_id, &body.set_presence);
-    let response = api.syncs.sync(reader(&req.auth), wish).await?;
-    Ok(Json(Reply::new(response, unstable_state_after && !body.use_state_after)))
+        session_as_of: auth.as_of,
+    }))
 }
 
 async fn typing(api: Api, req: Client<create_typing_event::v3::Request>) -> Result<create_typing_event::v3::Response> {
@@ -110,4 +120,26 @@ async fn read_marker(api: Api, req: Client<set_read_marker::v3::Request>) -> Res
         api.receipts.read(reader, &body.room_id, event, Read::Private { thread: unthreaded() }).await?;
     }
     Ok(set_read_marker::v3::Response::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{api::edge::Endpoint, sync::Syncs};
+
+    /// Of what a function returns.
+    fn size_2<A, B, F>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn size_3<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Thousands of them wait at a time: what is large and not needed meanwhile belongs into a box.
+    #[test]
+    fn a_sync_that_waits_takes_little() {
+        let sizes = [size_2(sync), size_3(Syncs::sync), size_2(Endpoint::serve)];
+        assert!(sizes.iter().all(|bytes| *bytes <= 1_024), "{sizes:?}");
+    }
 }

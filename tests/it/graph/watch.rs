@@ -43,7 +43,7 @@ impl Room<'_> {
             session_as_of: 0,
         };
         let user = user(name);
-        self.house.services.syncs.sync(Reader { user: &user, device: "D" }, wish).await.unwrap()
+        self.house.services.syncs.sync(Reader { user: &user, device: "D" }, &wish).await.unwrap()
     }
 
     /// Syncs, and lays what comes over what is known. What came.

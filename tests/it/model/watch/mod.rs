@@ -115,7 +115,7 @@ impl Run<'_> {
             session_as_of: 0,
         };
         let reader = Reader { user, device: &device.name };
-        let response = self.services().syncs.sync(reader, wish).await.map_err(failure)?;
+        let response = self.services().syncs.sync(reader, &wish).await.map_err(failure)?;
         let response = response.try_into_http_response::<Vec<u8>>().map_err(failure)?;
         serde_json::from_slice(response.body()).map_err(failure)
     }
