@@ -234,7 +234,8 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
     let accounts = Arc::new(accounts);
     let keys = Keys::new(name.clone(), Arc::clone(&storage), Arc::clone(&accounts));
     let profiles = Profiles::new(name.clone(), Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng));
-    let push_rules = Arc::new(PushRules::new(Arc::clone(&storage)));
+    let push = Push::new(name.clone(), Arc::clone(&storage));
+    let push_rules = Arc::new(PushRules::new(Arc::clone(&storage), Arc::clone(&push)));
     let shapes = Shapes::new(Arc::clone(clock), Arc::clone(&erased));
     let timelines = Timelines::new(Arc::clone(&storage), Arc::clone(&shapes));
     let serial = Arc::<Serial>::default();
@@ -246,7 +247,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         Arc::clone(rng),
         signer,
         config.rooms.default_room_version.clone(),
-        Push::new(name.clone()),
+        push,
     );
     let directory = Directory::new(name.clone(), Arc::clone(&storage), Arc::clone(&rooms));
     let to_device = ToDevice::new(name.clone(), Arc::clone(&storage), Arc::clone(clock));

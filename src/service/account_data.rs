@@ -81,7 +81,7 @@ impl AccountData {
 }
 
 /// Two devices of one user may change the same at the same time; five won't.
-const TRIES: usize = 5;
+pub(super) const TRIES: usize = 5;
 
 /// A piece of account data that is changed by what it is now.
 pub(super) struct Piece<'a> {

@@ -7,8 +7,14 @@ mod copy;
 
 use std::sync::Arc;
 
-use hearth_core::{Error, Result, push::default_rules};
-use hearth_storage::{Scope, Storage};
+use hearth_core::{
+    Error, Result,
+    push::{MAX_GLOB, Rules, default_rules, is_glob},
+};
+use hearth_storage::{
+    Scope, Storage,
+    account_data::{AccountDataChange, AccountDataSet},
+};
 use ruma::{
     RoomId, UserId,
     events::{AnyGlobalAccountDataEvent, push_rules::PushRulesEventContent},
@@ -23,22 +29,23 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::account_data::{Piece, change};
+use super::{account_data::TRIES, push::Push};
 
 const KIND: &str = "m.push_rules";
 const MAX_RULES: usize = 1_000;
-/// Each is matched against each message by itself.
-const MAX_GLOBS: usize = 50;
+/// Each is looked for in each message of each room that its owner is in.
+const MAX_KEYWORDS: usize = 100;
 /// Of an id, a pattern, or all conditions and actions of a rule.
 const MAX_BYTES: usize = 1_024;
 
 pub struct PushRules {
     storage: Arc<dyn Storage>,
+    push: Arc<Push>,
 }
 
 impl PushRules {
-    pub fn new(storage: Arc<dyn Storage>) -> Self {
-        Self { storage }
+    pub fn new(storage: Arc<dyn Storage>, push: Arc<Push>) -> Self {
+        Self { storage, push }
     }
 
     /// All rules of the user.
@@ -66,13 +73,20 @@ impl PushRules {
     pub async fn put(
         &self,
         user: &UserId,
-        rule: &NewPushRule,
+        mut rule: NewPushRule,
         after: Option<&str>,
         before: Option<&str>,
     ) -> Result<()> {
-        check(rule)?;
+        check(&rule)?;
+        match &mut rule {
+            NewPushRule::Override(r) | NewPushRule::Underride(r) => forget_historical(&mut r.actions),
+            NewPushRule::Content(r) => forget_historical(&mut r.actions),
+            NewPushRule::Room(r) => forget_historical(&mut r.actions),
+            NewPushRule::Sender(r) => forget_historical(&mut r.actions),
+            _ => {}
+        }
         self.change(user, |rules| {
-            rules.insert(rule.clone(), after, before).map_err(refused)?;
+            place(rules, rule.clone(), after, before)?;
             check_number(rules)
         })
         .await
@@ -92,9 +106,16 @@ impl PushRules {
         self.change(user, |rules| rules.set_enabled(kind.clone(), rule_id, enabled).map_err(|_| no_rule())).await
     }
 
-    pub async fn set_actions(&self, user: &UserId, kind: &RuleKind, rule_id: &str, actions: &[Action]) -> Result<()> {
+    pub async fn set_actions(
+        &self,
+        user: &UserId,
+        kind: &RuleKind,
+        rule_id: &str,
+        mut actions: Vec<Action>,
+    ) -> Result<()> {
         check_size(&actions)?;
-        self.change(user, |rules| rules.set_actions(kind.clone(), rule_id, actions.to_vec()).map_err(|_| no_rule()))
+        forget_historical(&mut actions);
+        self.change(user, |rules| rules.set_actions(kind.clone(), rule_id, actions.clone()).map_err(|_| no_rule()))
             .await
     }
 
@@ -112,18 +133,37 @@ impl PushRules {
     }
 
     async fn change(&self, user: &UserId, edit: impl Fn(&mut Ruleset) -> Result<()>) -> Result<()> {
-        let piece = Piece { user, scope: Scope::Global, kind: KIND, quota: None };
-        change(&*self.storage, piece, |stored| {
-            let mut rules = parsed(user, stored)?;
+        for _ in 0..TRIES {
+            let stored = self.storage.account_data(user.as_str(), &Scope::Global, KIND).await?;
+            let mut rules = parsed(user, stored.as_deref())?;
             edit(&mut rules)?;
-            Ok(Some(json!(PushRulesEventContent::new(rules)).to_string()))
-        })
-        .await
+            let classes = Rules::of(user, &rules).classes();
+            let change = AccountDataChange {
+                user_id: user.to_string(),
+                scope: Scope::Global,
+                kind: KIND.to_owned(),
+                content: Some(json!(PushRulesEventContent::new(rules)).to_string()),
+                expects: Some(stored),
+                quota: None,
+            };
+            match self.storage.set_push_rules(change, classes).await? {
+                AccountDataSet::Stale => {}
+                AccountDataSet::Done(_) => {
+                    // Else whoever writes to a room finds it out, and has to begin again.
+                    if let Err(error) = self.push.look().await {
+                        tracing::debug!(%error, "it can't be read whose push rules changed");
+                    }
+                    return Ok(());
+                }
+                other => return Err(Error::internal(format!("push rules were set: {other:?}"))),
+            }
+        }
+        Err(Error::unavailable("Somebody else is changing these rules at the same time"))
     }
 }
 
 /// The rules by what is stored of them.
-fn parsed(user: &UserId, stored: Option<&str>) -> Result<Ruleset> {
+pub(super) fn parsed(user: &UserId, stored: Option<&str>) -> Result<Ruleset> {
     let Some(content) = stored else { return Ok(default_rules(user)) };
     let content: PushRulesEventContent = serde_json::from_str(content).map_err(Error::internal)?;
     let mut rules = content.global;
@@ -136,8 +176,8 @@ fn check_number(rules: &Ruleset) -> Result<()> {
     if rules.iter().filter(|rule| !rule.is_server_default()).count() > MAX_RULES {
         return Err(Error::forbidden(format!("A user has at most {MAX_RULES} push rules")));
     }
-    if rules.content.iter().filter(|rule| is_glob(&rule.pattern)).count() > MAX_GLOBS {
-        return Err(Error::forbidden(format!("A user has at most {MAX_GLOBS} keywords with * or ?")));
+    if rules.content.iter().filter(|rule| !rule.default).count() > MAX_KEYWORDS {
+        return Err(Error::forbidden(format!("A user has at most {MAX_KEYWORDS} keywords")));
     }
     Ok(())
 }
@@ -154,16 +194,19 @@ fn check(rule: &NewPushRule) -> Result<()> {
     }
     match rule {
         NewPushRule::Override(r) | NewPushRule::Underride(r) => {
-            if r.conditions.iter().any(|c| matches!(c, PushCondition::EventMatch(c) if c.pattern.len() > MAX_BYTES)) {
-                return Err(Error::invalid_param(format!("A pattern has at most {MAX_BYTES} bytes")));
+            for condition in &r.conditions {
+                if let PushCondition::EventMatch(condition) = condition {
+                    check_pattern(&condition.pattern)?;
+                }
             }
             check_size(&r.conditions)?;
             check_size(&r.actions)
         }
         NewPushRule::Content(r) => {
-            if r.pattern.is_empty() || r.pattern.len() > MAX_BYTES {
-                return Err(Error::invalid_param(format!("A pattern has 1 to {MAX_BYTES} bytes")));
+            if r.pattern.is_empty() {
+                return Err(Error::invalid_param("A keyword is not empty"));
             }
+            check_pattern(&r.pattern)?;
             check_size(&r.actions)
         }
         NewPushRule::Room(r) => check_size(&r.actions),
@@ -180,8 +223,37 @@ fn check_size(part: &impl serde::Serialize) -> Result<()> {
     Ok(())
 }
 
-fn is_glob(pattern: &str) -> bool {
-    pattern.contains(['*', '?'])
+fn check_pattern(pattern: &str) -> Result<()> {
+    if pattern.len() > MAX_BYTES {
+        return Err(Error::invalid_param(format!("A pattern has at most {MAX_BYTES} bytes")));
+    }
+    if is_glob(pattern) && pattern.to_lowercase().chars().filter(|c| *c != '*').count() > MAX_GLOB {
+        return Err(Error::invalid_param(format!("A pattern with * or ? has at most {MAX_GLOB} other characters")));
+    }
+    Ok(())
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#historical-actions>
+fn forget_historical(actions: &mut Vec<Action>) {
+    actions.retain(|action| !["dont_notify", "coalesce"].contains(&json!(action).as_str().unwrap_or_default()));
+}
+
+/// Puts a rule where it is to be. One that is there already stays where it is, unless it is said where to.
+fn place(rules: &mut Ruleset, rule: NewPushRule, after: Option<&str>, before: Option<&str>) -> Result<()> {
+    let (kind, id) = (rule.kind(), rule.rule_id().to_owned());
+    if [after, before].contains(&Some(id.as_str())) {
+        return Err(refused(InsertPushRuleError::UnknownRuleId));
+    }
+    let was = rules.get(kind.clone(), &id).filter(|was| !was.is_server_default()).map(AnyPushRuleRef::enabled);
+    if was.is_some() && (after.is_some() || before.is_some()) {
+        // Or it would be counted among those that it is to come after.
+        rules.remove(kind.clone(), &id).map_err(Error::internal)?;
+    }
+    rules.insert(rule, after, before).map_err(refused)?;
+    if was == Some(false) {
+        rules.set_enabled(kind, &id, false).map_err(Error::internal)?;
+    }
+    Ok(())
 }
 
 fn no_rule() -> Error {
@@ -190,7 +262,7 @@ fn no_rule() -> Error {
 
 fn refused(e: InsertPushRuleError) -> Error {
     match e {
-        InsertPushRuleError::UnknownRuleId => Error::not_found("The rule to be placed by was not found"),
+        InsertPushRuleError::UnknownRuleId => Error::unknown("The rule to be placed before or after was not found"),
         other => Error::invalid_param(other.to_string()),
     }
 }

@@ -169,30 +169,34 @@ impl Op for Set {
     type Out = AccountDataSet;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<AccountDataSet> {
-        let AccountDataChange { user_id, scope, kind, content, expects, quota } = &self.0;
-        let Some(room_sn) = number(tx, scope).await? else { return Ok(AccountDataSet::NoRoom) };
-        if let Some(expected) = expects
-            && get(tx, user_id, room_sn, kind).await? != *expected
-        {
-            return Ok(AccountDataSet::Stale);
-        }
-        let total = match quota {
-            Some(_) => Some(total_with(tx, &self.0, room_sn).await?),
-            None => None,
-        };
-        if let (Some(quota), Some((entries, bytes)), Some(_)) = (quota, total, content)
-            && (entries > i64::from(quota.entries) || bytes > i64::from(quota.bytes))
-        {
-            return Ok(AccountDataSet::Full);
-        }
-        let pos = tx.next_pos()?;
-        tx.execute(SET, args![user_id, room_sn, kind, content.clone(), pos]).await?;
-        if let Some((entries, bytes)) = total {
-            tx.execute(SET_TOTAL, args![user_id, entries, bytes]).await?;
-        }
-        tx.wake(Wake::User(Arc::from(user_id.as_str())));
-        Ok(AccountDataSet::Done(pos))
+        set(tx, &self.0).await
     }
+}
+
+pub(crate) async fn set<T: Tx>(tx: &mut T, change: &AccountDataChange) -> Result<AccountDataSet> {
+    let AccountDataChange { user_id, scope, kind, content, expects, quota } = change;
+    let Some(room_sn) = number(tx, scope).await? else { return Ok(AccountDataSet::NoRoom) };
+    if let Some(expected) = expects
+        && get(tx, user_id, room_sn, kind).await? != *expected
+    {
+        return Ok(AccountDataSet::Stale);
+    }
+    let total = match quota {
+        Some(_) => Some(total_with(tx, change, room_sn).await?),
+        None => None,
+    };
+    if let (Some(quota), Some((entries, bytes)), Some(_)) = (quota, total, content)
+        && (entries > i64::from(quota.entries) || bytes > i64::from(quota.bytes))
+    {
+        return Ok(AccountDataSet::Full);
+    }
+    let pos = tx.next_pos()?;
+    tx.execute(SET, args![user_id, room_sn, kind, content.clone(), pos]).await?;
+    if let Some((entries, bytes)) = total {
+        tx.execute(SET_TOTAL, args![user_id, entries, bytes]).await?;
+    }
+    tx.wake(Wake::User(Arc::from(user_id.as_str())));
+    Ok(AccountDataSet::Done(pos))
 }
 
 #[cfg(test)]

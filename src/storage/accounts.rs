@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result},
     key_backup, keys,
     outbox::{self, NewItem},
-    registration_tokens,
+    push_rules, registration_tokens,
     sessions::{self, Ending, NewSession},
     tx::{Answer, Engine, Op, Query, Reads, Row, Tx, args, statements},
     user_directory,
@@ -358,6 +358,7 @@ impl Op for CleanAccount {
         }
         let limit = i64::from(self.limit);
         account_data::forget_total(tx, &self.user_id).await?;
+        push_rules::forget(tx, &self.user_id).await?;
         let data = tx.execute(DELETE_ACCOUNT_DATA, args![&self.user_id, limit]).await?;
         let filters = tx.execute(DELETE_FILTERS, args![&self.user_id, limit]).await?;
         Ok(data + filters + key_backup::clean(tx, &self.user_id, limit).await?)

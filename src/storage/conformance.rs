@@ -7,6 +7,7 @@ mod compare;
 #[cfg(feature = "postgres")]
 mod faults;
 mod keys;
+mod push_rules;
 mod rooms;
 #[cfg(feature = "postgres")]
 mod rooms_compare;

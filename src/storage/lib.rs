@@ -24,6 +24,7 @@ mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod profiles;
+pub mod push_rules;
 pub mod refresh;
 pub mod registration_tokens;
 pub mod relations;
@@ -52,6 +53,7 @@ pub use ephemeral::Receipt;
 pub use error::{Error, Result};
 pub use follow::Changes;
 pub use outbox::{Item, Outbox};
+pub use push_rules::{ChangedRules, RoomRules, RuleChanges};
 pub use relations::{Bundle, Bundles, Related, RelatedPage, ThreadPage, ThreadQuery, ThreadSummary};
 pub use room_list::{ListedRoom, RoomListPage};
 pub use rooms::{
@@ -83,6 +85,7 @@ pub trait Storage:
     + reports::Reports
     + profiles::Profiles
     + account_data::AccountData
+    + push_rules::PushRules
     + filters::Filters
     + transactions::Transactions
     + rooms::Rooms
@@ -171,6 +174,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (key_backup::keys::ALL, key_backup::keys::ALL_BULK),
         (memberships::ALL, memberships::ALL_BULK),
         (profiles::ALL, profiles::ALL_BULK),
+        (push_rules::ALL, push_rules::ALL_BULK),
         (refresh::ALL, refresh::ALL_BULK),
         (relations::bundles::ALL, relations::bundles::ALL_BULK),
         (relations::paging::ALL, relations::paging::ALL_BULK),
@@ -198,6 +202,8 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (to_device::ALL, to_device::ALL_BULK),
         (transactions::ALL, transactions::ALL_BULK),
         (unread::ALL, unread::ALL_BULK),
+        (unread::count::ALL, unread::count::ALL_BULK),
+        (unread::read::ALL, unread::read::ALL_BULK),
         (user_directory::ALL, user_directory::ALL_BULK),
         (migrate::ALL, migrate::ALL_BULK),
         (outbox::ALL, outbox::ALL_BULK),

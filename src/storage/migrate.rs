@@ -55,7 +55,8 @@ const MIGRATIONS: &[Migration] = &[
     both!("0013_relations"),
     apart!("0014_relations_before"),
     both!("0015_dehydrated_devices"),
-    both!("0016_sliding"),
+    both!("0016_push_rules"),
+    both!("0017_sliding"),
 ];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

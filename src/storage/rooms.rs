@@ -145,6 +145,8 @@ pub struct RoomCommit {
     pub successor: Option<i64>,
     /// Who joins by it and was perhaps in the room before.
     pub moves: Vec<Move>,
+    /// It was worked out by the push rules of this position whom its events notify.
+    pub rules_as_of: i64,
     pub now_ms: i64,
 }
 
@@ -260,6 +262,9 @@ pub struct Move {
     pub from: String,
     pub to: String,
 }
+
+/// Why a commit is to be decided anew: somebody changed their push rules.
+pub const OTHER_RULES: &str = "push rules have changed";
 
 /// What became of a [`RoomCommit`].
 #[derive(Clone, Debug, PartialEq, Eq)]

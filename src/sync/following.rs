@@ -4,10 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hearth_core::{filter::Ignored, push::Counts};
-use hearth_storage::{
-    Message, SyncPage, Unread, UnreadNow,
-    unread::{DEFAULT_CLASS, MAIN},
-};
+use hearth_storage::{Message, SyncPage, Unread, UnreadNow, unread::MAIN};
 
 use super::keys::KeysLeft;
 use crate::service::presence::MOST_MEMBERS;
@@ -136,7 +133,8 @@ impl Following {
             let sender = message.pdu.sender.as_str();
             if message.pos > known.up_to && sender != user && !self.ignored.holds(sender) {
                 let before = known.unread.len();
-                known.add(&counted.thread, counted.of(DEFAULT_CLASS, user));
+                let counts = counted.of(known.unread.class(), user);
+                known.add(&counted.thread, counts);
                 state.grown += known.unread.len().saturating_sub(before);
             }
         }
@@ -190,7 +188,7 @@ impl Following {
 mod tests {
     use std::collections::HashMap;
 
-    use hearth_core::{event::Pdu, room_version::RoomVersion};
+    use hearth_core::{event::Pdu, push::DEFAULT_CLASS, room_version::RoomVersion};
     use hearth_storage::unread::Counted as Notice;
     use ruma::{RoomVersionId, event_id, room_id};
 

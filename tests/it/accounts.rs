@@ -548,7 +548,7 @@ each_backend! {
 
         let body = json!({ "pattern": "x", "actions": [] });
         alice.put(&path("content/.mine"), &body).await.refused(400, "M_INVALID_PARAM");
-        alice.put(&path("content/a?after=nowhere"), &body).await.refused(404, "M_NOT_FOUND");
+        alice.put(&path("content/a?after=nowhere"), &body).await.refused(400, "M_UNKNOWN");
         alice.put(&path("content/a"), &json!({ "pattern": "x".repeat(1025), "actions": [] })).await.refused(400, "M_INVALID_PARAM");
         alice.put(&path("content/a"), &json!({ "actions": [] })).await.refused(400, "M_MISSING_PARAM");
         alice.put(&path("content/nowhere/enabled"), &json!({ "enabled": true })).await.refused(404, "M_NOT_FOUND");

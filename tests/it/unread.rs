@@ -29,17 +29,17 @@ impl Person {
         event_id(&self.put(&format!("/rooms/{}/send/{kind}/{txn}", escaped(room)), content).await)
     }
 
-    async fn writes(&self, room: &str, txn: &str, beside: Value) -> String {
+    pub async fn writes(&self, room: &str, txn: &str, beside: Value) -> String {
         let mut content = json!({ "msgtype": "m.text", "body": txn });
         content.as_object_mut().unwrap().extend(beside.as_object().unwrap().clone());
         self.sends_content(room, txn, "m.room.message", content).await
     }
 
-    async fn answers(&self, room: &str, txn: &str, root: &str) -> String {
+    pub async fn answers(&self, room: &str, txn: &str, root: &str) -> String {
         self.writes(room, txn, json!({ "m.relates_to": { "rel_type": "m.thread", "event_id": root } })).await
     }
 
-    async fn marks_read(&self, room: &str, kind: &str, event: &str, thread: Option<&str>) {
+    pub async fn marks_read(&self, room: &str, kind: &str, event: &str, thread: Option<&str>) {
         let body = thread.map_or(json!({}), |thread| json!({ "thread_id": thread }));
         self.asks(room, &format!("receipt/{kind}/{}", escaped(event)), body).await.ok();
     }
@@ -51,7 +51,7 @@ impl Person {
     }
 
     /// What a device that comes anew is told: the room, and apart from it the main timeline and the threads.
-    async fn unread_anew(&self, room: &str) -> (Counts, Counts, Vec<(String, Counts)>) {
+    pub async fn unread_anew(&self, room: &str) -> (Counts, Counts, Vec<(String, Counts)>) {
         let all = unread(&self.sync("timeout=0").await, room);
         let page = self.sync(&format!("timeout=0&filter={}", escaped(THREADS))).await;
         let threads = joined(&page, room)["unread_thread_notifications"].as_object().cloned().unwrap_or_default();
@@ -78,7 +78,7 @@ impl Person {
     }
 
     /// What the next sync tells, which is what a device that comes anew is told.
-    async fn unread_next(&self, room: &str) -> Counts {
+    pub async fn unread_next(&self, room: &str) -> Counts {
         let next = unread(&self.syncs().await, room);
         assert_eq!(self.unread_anew(room).await.0, next, "{} goes on, and comes anew", self.id);
         next

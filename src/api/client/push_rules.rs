@@ -38,7 +38,7 @@ async fn get(api: Api, req: Client<get_pushrule::v3::Request>) -> Result<get_pus
 
 async fn put(api: Api, req: Client<set_pushrule::v3::Request>) -> Result<set_pushrule::v3::Response> {
     let set_pushrule::v3::Request { rule, before, after, .. } = req.body;
-    api.push_rules.put(&req.auth.user_id, &rule, after.as_deref(), before.as_deref()).await?;
+    api.push_rules.put(&req.auth.user_id, rule, after.as_deref(), before.as_deref()).await?;
     Ok(set_pushrule::v3::Response::new())
 }
 
@@ -77,6 +77,6 @@ async fn set_actions(
     req: Client<set_pushrule_actions::v3::Request>,
 ) -> Result<set_pushrule_actions::v3::Response> {
     let set_pushrule_actions::v3::Request { kind, rule_id, actions, .. } = req.body;
-    api.push_rules.set_actions(&req.auth.user_id, &kind, &rule_id, &actions).await?;
+    api.push_rules.set_actions(&req.auth.user_id, &kind, &rule_id, actions).await?;
     Ok(set_pushrule_actions::v3::Response::new())
 }

@@ -40,6 +40,11 @@ impl Glob {
         &self.pattern
     }
 
+    /// About what it takes besides itself.
+    pub(super) fn bytes(&self) -> usize {
+        self.pattern.len() + self.steps.as_ref().map_or(0, |steps| steps.by.len() * 48)
+    }
+
     /// Whether all of the text fits.
     pub(super) fn matches(&self, text: &str) -> bool {
         match &self.steps {

@@ -4,7 +4,7 @@
 //! event and its room: who has the same rules is told the same of an event that concerns neither of them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::LazyLock,
 };
 
@@ -35,6 +35,8 @@ struct Rule {
     conditions: Vec<Condition>,
     /// A word that its owner waits for: few have the same.
     is_keyword: bool,
+    /// Everybody has it, if not with these actions.
+    is_default: bool,
     counts: Counts,
     actions: Vec<Action>,
 }
@@ -96,8 +98,7 @@ impl Rules {
     pub fn within(&self, room: Option<&RoomId>) -> Self {
         let mut rules = Vec::new();
         for rule in &self.0 {
-            let is_other = |c: &Condition| matches!(c, Condition::InRoom(id) if room.is_none_or(|room| room != id));
-            if rule.conditions.iter().any(is_other) {
+            if rule.rooms().any(|id| room.is_none_or(|room| room != id)) {
                 continue;
             }
             let conditions = rule.conditions.iter().filter(|c| !matches!(c, Condition::InRoom(_))).cloned();
@@ -115,18 +116,43 @@ impl Rules {
 
     /// Of which class its owner is, here and there.
     pub fn classes(&self) -> Classes {
-        let class = |room: Option<&RoomId>| self.within(room).class();
-        let named = self.0.iter().flat_map(|rule| &rule.conditions).filter_map(|condition| match condition {
-            Condition::InRoom(id) => <&RoomId>::try_from(id.as_str()).ok(),
-            _ => None,
-        });
-        let named: BTreeSet<&RoomId> = named.collect();
-        let rooms = named.into_iter().map(|room| (room.to_string(), class(Some(room)))).collect();
-        Classes { elsewhere: class(None), rooms }
+        // For each room, the rules about it, and how many about none come before each.
+        let (mut about, mut anywhere) = (BTreeMap::<&RoomId, Vec<(usize, &Rule)>>::new(), Vec::new());
+        for rule in &self.0 {
+            let rooms: BTreeSet<&str> = rule.rooms().collect();
+            if rooms.is_empty() {
+                anywhere.push(rule);
+            }
+            for room in rooms.into_iter().filter_map(|room| <&RoomId>::try_from(room).ok()) {
+                about.entry(room).or_default().push((anywhere.len(), rule));
+            }
+        }
+        // Most who have rules about many rooms have the same about all of them.
+        let mut known = HashMap::new();
+        let mut rooms = BTreeMap::new();
+        for (room, own) in about {
+            let key = |(before, rule): &(usize, &Rule)| {
+                let conditions = rule.conditions.iter().filter(|c| !c.is_in(room));
+                (*before, conditions.cloned().collect::<Vec<_>>(), rule.counts.notify, rule.counts.highlight)
+            };
+            let key = as_text(&own.iter().map(key).collect::<Vec<_>>());
+            let class = known.entry(key).or_insert_with(|| {
+                let (mut all, mut taken) = (Vec::new(), 0);
+                for (before, rule) in &own {
+                    all.extend(anywhere.iter().take(*before).skip(taken).copied());
+                    all.push(*rule);
+                    taken = *before;
+                }
+                all.extend(anywhere.iter().skip(taken).copied());
+                Self(all.into_iter().cloned().collect()).within(Some(room)).class()
+            });
+            rooms.insert(room.to_string(), class.clone());
+        }
+        Classes { elsewhere: self.within(None).class(), rooms }
     }
 
     /// A name for what all are told who have these rules, but for what concerns one of them.
-    fn class(&self) -> String {
+    pub(super) fn class(&self) -> String {
         let essence = self.essence();
         if essence == *DEFAULT_ESSENCE {
             return DEFAULT_CLASS.to_owned();
@@ -141,8 +167,7 @@ impl Rules {
         while rules.pop_if(|rule| rule.counts.is_none()).is_some() {}
         let rules: Vec<_> =
             rules.iter().map(|rule| (&rule.conditions, rule.counts.notify, rule.counts.highlight)).collect();
-        // Texts and numbers always become JSON.
-        serde_json::to_string(&rules).unwrap_or_default()
+        as_text(&rules)
     }
 
     /// Whether its owner waits for words, or is called in a way that others are not: whether an event may concern them
@@ -156,15 +181,26 @@ impl Rules {
         self.0.iter().any(Rule::asks_for_any_name)
     }
 
+    /// Whether they ask about power where untouched rules don't.
+    pub fn ask_for_more_power(&self) -> bool {
+        self.0.iter().any(|rule| !rule.is_default && rule.asks_for_power())
+    }
+
+    /// About what they take.
+    pub fn bytes(&self) -> usize {
+        let all =
+            self.0.iter().map(|rule| size_of::<Rule>() + rule.conditions.iter().map(Condition::bytes).sum::<usize>());
+        all.sum::<usize>() + size_of::<Self>()
+    }
+
     /// Whether it may matter what the sender of this has the power to do.
     pub fn asks_for_power(&self, subject: &Subject) -> bool {
-        let asks = |rule: &Rule| rule.conditions.iter().any(|c| matches!(c, Condition::SenderMay(_)));
         let rest = |c: &Condition| match c {
             Condition::SenderMay(_) => true,
             c if c.is_personal() => true,
             c => c.holds(subject, None),
         };
-        self.0.iter().any(|rule| asks(rule) && rule.conditions.iter().all(rest))
+        self.0.iter().any(|rule| rule.asks_for_power() && rule.conditions.iter().all(rest))
     }
 
     /// What an event counts for all who have these rules and whom it doesn't concern.
@@ -204,18 +240,32 @@ impl Rule {
             _ => return None,
         };
         Some(Self {
+            is_default: rule.is_server_default(),
             is_keyword: matches!(&conditions[..], [Condition::Says(_)]) && matches!(rule, AnyPushRuleRef::Content(_)),
             conditions,
             counts: Counts {
                 notify: i64::from(rule.triggers_notification()),
-                highlight: i64::from(rule.triggers_highlight()),
+                // What is not told is not loud.
+                highlight: i64::from(rule.triggers_notification() && rule.triggers_highlight()),
             },
             actions: rule.actions().to_vec(),
         })
     }
 
+    /// The rooms that it is about: of more than one it never is.
+    fn rooms(&self) -> impl Iterator<Item = &str> {
+        self.conditions.iter().filter_map(|condition| match condition {
+            Condition::InRoom(id) => Some(id.as_str()),
+            _ => None,
+        })
+    }
+
     fn is_personal(&self) -> bool {
         self.is_keyword || self.conditions.iter().any(Condition::is_personal)
+    }
+
+    fn asks_for_power(&self) -> bool {
+        self.conditions.iter().any(|c| matches!(c, Condition::SenderMay(_)))
     }
 
     fn asks_for_any_name(&self) -> bool {
@@ -261,6 +311,21 @@ impl Condition {
         })
     }
 
+    fn is_in(&self, room: &RoomId) -> bool {
+        matches!(self, Self::InRoom(id) if room == id)
+    }
+
+    fn bytes(&self) -> usize {
+        let text = match self {
+            Self::Matches(key, glob) => key.len() + glob.bytes(),
+            Self::Says(glob) => glob.bytes(),
+            Self::Is(key, value) | Self::Contains(key, value) => key.len() + value.as_str().map_or(0, str::len),
+            Self::InRoom(text) | Self::SenderMay(text) => text.len(),
+            _ => 0,
+        };
+        size_of::<Self>() + text
+    }
+
     fn is_personal(&self) -> bool {
         matches!(self, Self::Mentioned | Self::Named | Self::Called | Self::About)
     }
@@ -282,6 +347,11 @@ impl Condition {
             Self::About => concern.about,
         }
     }
+}
+
+/// Texts and numbers always become JSON.
+fn as_text(what: &impl Serialize) -> String {
+    serde_json::to_string(what).unwrap_or_default()
 }
 
 fn as_pattern<S: serde::Serializer>(glob: &Glob, serializer: S) -> Result<S::Ok, S::Error> {

@@ -80,7 +80,7 @@ fn asked_singly(rules: &Ruleset, event: &Value, (user, name): (&UserId, &str), p
     let Poll::Ready(found) = found.poll(&mut Context::from_waker(Waker::noop())) else { panic!("it waits") };
     found.map_or(Counts::NONE, |rule| Counts {
         notify: i64::from(rule.triggers_notification()),
-        highlight: i64::from(rule.triggers_highlight()),
+        highlight: i64::from(rule.triggers_notification() && rule.triggers_highlight()),
     })
 }
 
@@ -302,7 +302,7 @@ fn actions() -> impl Strategy<Value = Value> {
         json!([]),
         json!(["notify"]),
         json!(["notify", { "set_tweak": "highlight" }]),
-        json!(["dont_notify"]),
+        json!([{ "set_tweak": "highlight" }]),
     ])
 }
 
@@ -402,6 +402,10 @@ proptest! {
         }
         // Whoever is of the default class is told what all are.
         let classes = ready.classes();
+        for room in [room_id!("!room:x"), room_id!("!other:x"), room_id!("!another:x")] {
+            let class = ready.within(Some(room)).class();
+            prop_assert_eq!(classes.rooms.get(room.as_str()).unwrap_or(&classes.elsewhere), &class);
+        }
         let class = classes.rooms.get("!room:x").unwrap_or(&classes.elsewhere);
         if class == DEFAULT_CLASS {
             subject.set_power(power(&levels));

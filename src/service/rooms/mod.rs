@@ -8,6 +8,7 @@ mod receive;
 mod restricted;
 mod send;
 pub mod state;
+mod touched;
 mod upgrade;
 mod write;
 
@@ -29,7 +30,7 @@ pub use send::Message;
 pub use upgrade::Upgrade;
 pub use write::{Head, Part, Txn};
 
-use self::names::RoomNames;
+use self::{names::RoomNames, touched::RoomTouched};
 use super::push::Push;
 use numbers::Numbers;
 use state::StateStore;
@@ -50,6 +51,7 @@ pub struct Rooms {
     numbers: Numbers,
     push: Arc<Push>,
     names: Cache<i64, Arc<RoomNames>>,
+    touched: Cache<i64, Arc<RoomTouched>>,
 }
 
 impl Rooms {
@@ -74,6 +76,10 @@ impl Rooms {
             names: Cache::builder()
                 .weigher(|_, names: &Arc<RoomNames>| names.weight())
                 .max_capacity(names::BYTES)
+                .build(),
+            touched: Cache::builder()
+                .weigher(|_, touched: &Arc<RoomTouched>| touched.weight())
+                .max_capacity(touched::BYTES)
                 .build(),
         })
     }

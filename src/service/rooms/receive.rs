@@ -21,6 +21,7 @@ use hearth_core::{
 };
 use hearth_storage::{
     Base, MembershipChange, NewEvent, Notice, Persisted, RoomCommit, StateChange, Status, StoredEvent,
+    rooms::OTHER_RULES,
 };
 use ruma::{
     OwnedEventId, RoomId,
@@ -54,7 +55,12 @@ impl Rooms {
                 Ok(Persisted::Stored(_)) => return Ok(status),
                 Ok(Persisted::Known) => return self.status_of(&pdu).await,
                 Ok(other) => return Err(Error::internal(format!("persist answered {other:?}"))),
-                Err(hearth_storage::Error::Conflict(why)) => tracing::debug!(why, "received on an old head"),
+                Err(hearth_storage::Error::Conflict(why)) => {
+                    tracing::debug!(why, "received on an old head");
+                    if why == OTHER_RULES {
+                        self.push.look().await?;
+                    }
+                }
                 Err(e) => return Err(e.into()),
             }
         }
@@ -104,7 +110,7 @@ impl Rooms {
             root = self.resolved(&mut head, &mut nodes, &ends).await?;
             changes = self.changes(&head, root, sn, pdu).await?;
         }
-        let notice = match status {
+        let (notice, rules_as_of) = match status {
             Status::Accepted => {
                 let joins: i64 =
                     changes.iter().filter_map(|c| c.membership.as_ref()).map(MembershipChange::joins).sum();
@@ -112,7 +118,7 @@ impl Rooms {
                 let now = Head { joined: head.joined + joins, root, ..head.clone() };
                 self.notice(&now, pdu, || Ok(Some(power))).await?
             }
-            _ => Notice::default(),
+            _ => (Notice::default(), i64::MAX),
         };
         let commit = RoomCommit {
             room_sn: head.sn,
@@ -142,6 +148,7 @@ impl Rooms {
             successor: None,
             // Our users join by events that we make.
             moves: Vec::new(),
+            rules_as_of,
             now_ms: self.clock.now_ms(),
         };
         Ok((commit, status))

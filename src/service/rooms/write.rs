@@ -17,7 +17,7 @@ use hearth_core::{
     Error, Kind, Result, auth, canonical,
     event::{self, Draft, Pdu},
     power::Power,
-    push::{Rules, Subject},
+    push::Subject,
     relation::Relation,
     room_version::RoomVersion,
     state::trie::{NewNode, NodeHash},
@@ -25,7 +25,7 @@ use hearth_core::{
 };
 use hearth_storage::{
     Base, MembershipChange, Move, NewEvent, Notice, Persisted, Redaction, RoomCommit, RoomHead, StateChange, Status,
-    Transaction,
+    Transaction, rooms::OTHER_RULES,
 };
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId,
@@ -259,6 +259,9 @@ impl Rooms {
                 Err(hearth_storage::Error::Conflict(why)) => {
                     tracing::debug!(conflicts, why, "decided on an old head");
                     conflicts += 1;
+                    if why == OTHER_RULES {
+                        self.push.look().await?;
+                    }
                     if conflicts > 2 {
                         tokio::time::sleep(self.back_off(conflicts)).await;
                     }
@@ -454,7 +457,8 @@ impl Rooms {
             Some(create) => Power::new(version, create, levels(StateEventType::RoomPowerLevels)).map(Some),
             None => Ok(None),
         };
-        let notice = self.notice(&chain.head, &pdu, power).await?;
+        let (notice, rules_as_of) = self.notice(&chain.head, &pdu, power).await?;
+        chain.rules_as_of = chain.rules_as_of.min(rules_as_of);
 
         chain.successor = chain.successor.or(part.successor);
         let after = chain.head.root;
@@ -512,21 +516,25 @@ impl Rooms {
         user.split_once(':').is_some_and(|(_, server)| server == self.signer.server_name().as_str())
     }
 
-    /// What an event counts that is to be sent to a room; `power` is asked what its sender may do, if that matters.
+    /// What an event counts that is to be sent to a room, and by the rules of which position; `power` is asked what its
+    /// sender may do, if that matters.
     pub(super) async fn notice(
         &self,
         head: &Head,
         pdu: &Pdu,
         power: impl FnOnce() -> Result<Option<Power>>,
-    ) -> Result<Notice> {
+    ) -> Result<(Notice, i64)> {
         let mut subject = Subject::new(pdu, &head.id, head.joined)?;
-        if Rules::untouched().asks_for_power(&subject)
+        let touched = self.touched(head).await?;
+        if touched.members.asks_for_power(&subject)
             && let Some(power) = power()?
         {
             subject.set_power(power);
         }
-        let names = if subject.text().is_some() { self.names(head).await? } else { None };
-        Ok(self.push.notice(&subject, &pdu.sender, names.as_deref().map(AsRef::as_ref)))
+        let asks = subject.text().is_some() || touched.members.asks_for_names() && subject.body().is_some();
+        let names = if asks { self.names(head).await? } else { None };
+        let names = names.as_deref().map(AsRef::as_ref);
+        Ok((self.push.notice(&subject, &pdu.sender, &touched.members, names), touched.as_of))
     }
 
     /// What a redaction makes of its target.
@@ -599,6 +607,7 @@ pub struct Chain {
     successor: Option<i64>,
     /// Who joins, and the room that this one comes after.
     moves: Vec<(String, OwnedRoomId)>,
+    rules_as_of: i64,
     ids: Vec<OwnedEventId>,
 }
 
@@ -616,6 +625,7 @@ impl Chain {
             redacted: Vec::new(),
             successor: None,
             moves: Vec::new(),
+            rules_as_of: i64::MAX,
             ids: Vec::new(),
         }
     }
@@ -656,6 +666,7 @@ impl Chain {
             publish: false,
             successor: self.successor,
             moves: moves.collect(),
+            rules_as_of: self.rules_as_of,
             now_ms,
         };
         Decided {

@@ -113,6 +113,7 @@ impl Room {
             publish: false,
             successor: None,
             moves: vec![],
+            rules_as_of: i64::MAX,
             now_ms: 1,
         };
         for (i, made) in made.iter().enumerate() {

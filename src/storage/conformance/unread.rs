@@ -1,6 +1,6 @@
 //! Unread counts: what totals and differences give is what counting event by event gives.
 
-use hearth_core::push::{Counts, Place};
+use hearth_core::push::{Counts, DEFAULT_CLASS, Place};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
@@ -13,14 +13,16 @@ use super::{
 };
 use crate::{
     AccountDataChange, Notice, Receipt, Redaction, Scope, Unread, account_data::AccountData as _,
-    ephemeral::Receipts as _, rooms::Rooms as _, unread::DEFAULT_CLASS,
+    ephemeral::Receipts as _, rooms::Rooms as _,
 };
 
-const USERS: [&str; 4] = ["@alice:x", "@bob:x", "@carol:x", "@dave:x"];
+pub(super) const USERS: [&str; 4] = ["@alice:x", "@bob:x", "@carol:x", "@dave:x"];
+/// Those of push rules; the first is that of the untouched ones.
+const CLASSES: [&str; 3] = ["", "quiet", "loud"];
 /// Where an event goes: the main timeline, the thread of an early event, or where some event is.
 const THREADS: usize = 3;
 
-fn counts(notify: i64, highlight: i64) -> Counts {
+pub(super) fn counts(notify: i64, highlight: i64) -> Counts {
     Counts { notify, highlight }
 }
 
@@ -31,7 +33,7 @@ fn notice(place: Place, by_default: Counts, own: &[(&str, Counts)]) -> Notice {
 
 impl Store {
     /// Stores one event that counts; its id.
-    async fn counts(&self, room: &mut Room, made: Made, notice: Notice) -> String {
+    pub(super) async fn counts(&self, room: &mut Room, made: Made, notice: Notice) -> String {
         let (mut commit, after) = room.commit(self.numbers(1).await, &[made]);
         commit.events[0].notice = notice;
         let id = commit.events[0].pdu.event_id.to_string();
@@ -53,7 +55,7 @@ impl Store {
         *room = after;
     }
 
-    async fn reads(&self, room: &Room, user: &str, (receipt_type, thread): (&str, &str), event_id: &str) {
+    pub(super) async fn reads(&self, room: &Room, user: &str, (receipt_type, thread): (&str, &str), event_id: &str) {
         let receipt = Receipt {
             room_sn: room.sn,
             user_id: user.to_owned(),
@@ -79,7 +81,7 @@ impl Store {
     }
 
     /// By room, what the first sync of a user shows.
-    async fn unread_of(&self, user: &str) -> BTreeMap<i64, Unread> {
+    pub(super) async fn unread_of(&self, user: &str) -> BTreeMap<i64, Unread> {
         self.syncs(user, None).await.joined.into_iter().map(|part| (part.room.room_sn, part.unread)).collect()
     }
 }
@@ -192,20 +194,53 @@ fn a_thread_grows_from_an_event_of_its_room() {
 
 #[derive(Clone, Debug)]
 enum Action {
-    Say { room: usize, user: usize, place: usize, by_default: (i64, i64), own: Vec<(usize, i64, i64)> },
-    Read { room: usize, user: usize, private: bool, thread: usize, event: usize },
-    Redact { room: usize, event: usize },
-    Member { room: usize, user: usize, join: bool },
-    Ignore { user: usize, whom: Vec<usize> },
+    Say {
+        room: usize,
+        user: usize,
+        place: usize,
+        by_default: (i64, i64),
+        /// For each class but the first, how much more or less.
+        beyond: [(i64, i64); 2],
+        own: Vec<(usize, i64, i64)>,
+    },
+    Class {
+        user: usize,
+        elsewhere: usize,
+        rooms: [Option<usize>; 2],
+    },
+    Read {
+        room: usize,
+        user: usize,
+        private: bool,
+        thread: usize,
+        event: usize,
+    },
+    Redact {
+        room: usize,
+        event: usize,
+    },
+    Member {
+        room: usize,
+        user: usize,
+        join: bool,
+    },
+    Ignore {
+        user: usize,
+        whom: Vec<usize>,
+    },
 }
 
 fn action() -> impl Strategy<Value = Action> {
     let of_room = 0..2_usize;
     let user = 0..USERS.len();
     let own = prop::collection::vec((user.clone(), 0..2_i64, 0..2_i64), 0..2);
+    let class = 0..CLASSES.len();
+    let beyond = [(-1..2_i64, -1..2_i64), (-1..2_i64, -1..2_i64)];
     prop_oneof![
-        6 => (of_room.clone(), user.clone(), 0..THREADS + 9, (0..2_i64, 0..2_i64), own).prop_map(
-            |(room, user, place, by_default, own)| Action::Say { room, user, place, by_default, own }),
+        6 => (of_room.clone(), user.clone(), 0..THREADS + 9, (0..2_i64, 0..2_i64), beyond, own).prop_map(
+            |(room, user, place, by_default, beyond, own)| Action::Say { room, user, place, by_default, beyond, own }),
+        1 => (user.clone(), class.clone(), [prop::option::of(class.clone()), prop::option::of(class)]).prop_map(
+            |(user, elsewhere, rooms)| Action::Class { user, elsewhere, rooms }),
         3 => (of_room.clone(), user.clone(), any::<bool>(), 0..THREADS + 1, any::<usize>()).prop_map(
             |(room, user, private, thread, event)| Action::Read { room, user, private, thread, event }),
         1 => (of_room.clone(), any::<usize>()).prop_map(|(room, event)| Action::Redact { room, event }),
@@ -223,6 +258,8 @@ struct Said {
     redacted: bool,
     /// Those who were in the room.
     here: Vec<usize>,
+    /// Of which class everybody was.
+    classes: [&'static str; 4],
 }
 
 /// A room as the judge counts it, event by event.
@@ -249,7 +286,8 @@ impl Judge {
             }
             let id = USERS[user];
             let own = said.counts.own.iter().filter(|(users, _)| users[0] == id && said.here.contains(&user));
-            let all = said.counts.classes.iter().map(|(_, c)| *c).chain(own.map(|(_, c)| *c));
+            let classes = said.counts.classes.iter().filter(|(c, _)| c.is_empty() || c == said.classes[user]);
+            let all = classes.map(|(_, c)| *c).chain(own.map(|(_, c)| *c));
             unread.add(&said.thread, all.fold(Counts::NONE, |a, b| a + b));
         }
         unread
@@ -260,13 +298,22 @@ struct World<'a> {
     store: &'a Store,
     rooms: Vec<Judge>,
     ignored: BTreeMap<usize, Vec<usize>>,
+    /// By user and room.
+    classes: [[&'static str; 2]; 4],
 }
 
 impl World<'_> {
     async fn act(&mut self, action: &Action) {
         let store = self.store;
         match action {
-            Action::Say { room, user, place, by_default, own } => {
+            Action::Class { user, elsewhere, rooms } => {
+                let ids = self.rooms.iter().map(|judge| judge.room.id.clone()).collect::<Vec<_>>();
+                let own = |n: usize| rooms[n].map(|class| (ids[n].as_str(), CLASSES[class]));
+                let named: Vec<_> = (0..2).filter_map(own).collect();
+                store.classes(USERS[*user], CLASSES[*elsewhere], &named).await;
+                self.classes[*user] = rooms.map(|class| CLASSES[class.unwrap_or(*elsewhere)]);
+            }
+            Action::Say { room, user, place, by_default, beyond, own } => {
                 let judge = &mut self.rooms[*room];
                 if !judge.joined.contains_key(user) {
                     return;
@@ -289,10 +336,15 @@ impl World<'_> {
                 };
                 let own: BTreeMap<&str, Counts> = own.iter().map(|(u, n, h)| (USERS[*u], counts(*n, *h))).collect();
                 let own: Vec<_> = own.into_iter().filter(|(_, c)| !c.is_none()).collect();
-                let counts = notice(place, counts(by_default.0, by_default.1), &own);
+                let mut notice = notice(place, counts(by_default.0, by_default.1), &own);
+                let beyond =
+                    CLASSES[1..].iter().zip(beyond).map(|(class, (n, h))| ((*class).to_owned(), counts(*n, *h)));
+                notice.classes.extend(beyond.filter(|(_, c)| !c.is_none()));
+                let counts = notice;
                 let id = store.counts(&mut judge.room, message(USERS[*user], "hi"), counts.clone()).await;
                 let here = judge.joined.keys().copied().collect();
-                judge.said.push(Said { id, sender: *user, thread, counts, redacted: false, here });
+                let classes = self.classes.map(|of| of[*room]);
+                judge.said.push(Said { id, sender: *user, thread, counts, redacted: false, here, classes });
             }
             Action::Read { room, user, private, thread, event } => {
                 let judge = &mut self.rooms[*room];
@@ -333,13 +385,14 @@ impl World<'_> {
     async fn agrees(&self) -> Result<(), TestCaseError> {
         for (user, name) in USERS.iter().enumerate() {
             let told = self.store.unread_of(name).await;
-            for judge in self.rooms.iter().filter(|judge| judge.joined.contains_key(&user)) {
+            for (at, judge) in self.rooms.iter().enumerate().filter(|(_, judge)| judge.joined.contains_key(&user)) {
                 let ignored = self.ignored.get(&user).cloned().unwrap_or_default();
                 let counted = judge.unread(user, &ignored);
                 let shown = |unread: &Unread| {
                     let threads = unread.threads().filter(|(_, c)| !c.is_none());
                     (unread.main(), threads.map(|(t, c)| (t.to_owned(), c)).collect::<Vec<_>>())
                 };
+                prop_assert_eq!(told[&judge.room.sn].class(), self.classes[user][at]);
                 prop_assert_eq!(shown(&told[&judge.room.sn]), shown(&counted), "{} in {}", name, judge.room.id);
             }
         }
@@ -356,9 +409,11 @@ fn differences_are_what_counting_gives() {
         let case = |actions: Vec<Action>| {
             runtime.block_on(async {
                 count.set(count.get() + 1);
-                let mut world = World { store: &store, rooms: vec![], ignored: BTreeMap::new() };
+                let classes = [[""; 2]; 4];
+                let mut world = World { store: &store, rooms: vec![], ignored: BTreeMap::new(), classes };
                 for user in USERS {
                     store.ignores(user, &[]).await;
+                    store.classes(user, "", &[]).await;
                 }
                 for name in ["a", "b"] {
                     let mut room = Room::new(store.numbers(1).await, &format!("{name}{}", count.get()));

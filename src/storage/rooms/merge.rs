@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Base, NewEvent, Persisted, RoomCommit, pack,
+    Base, NewEvent, OTHER_RULES, Persisted, RoomCommit, pack,
     persist::{INSERT_EVENTS, Persist, event_row},
     unpack,
 };
@@ -20,7 +20,9 @@ use crate::{
 };
 
 statements! {
-    ROOMS_NOW = "SELECT room_sn, rev, tips, bump_pos FROM rooms WHERE room_sn = ANY($1)";
+    ROOMS_NOW = "SELECT room_sn, rev, tips, bump_pos,
+        (SELECT MAX(a.pos) FROM account_data a WHERE a.room_sn = 0 AND a.type = 'm.push_rules')
+        FROM rooms WHERE room_sn = ANY($1)";
     WHICH_STORED = "SELECT sn FROM events WHERE sn = ANY($1)";
     alter MOVE_ROOMS = "rooms" ("room_sn": Int, "tips": Blob, "last_pos": Int, "touched_pos": Int, "bump_pos": Int);
     bulk TAKE_TRANSACTIONS = "transactions" (
@@ -34,6 +36,8 @@ struct Now {
     tips: Vec<i64>,
     last_pos: Option<i64>,
     bump_pos: i64,
+    /// Where somebody changed their push rules last.
+    rules: i64,
 }
 
 impl Persist {
@@ -69,6 +73,7 @@ impl Persist {
             let now = match rooms.get_mut(&c.room_sn) {
                 None => Err(Error::Conflict("the room is gone")),
                 Some(now) if now.rev != base.0 => Err(Error::Conflict("the state of the room has moved on")),
+                Some(now) if now.rules > c.rules_as_of => Err(Error::Conflict(OTHER_RULES)),
                 Some(now) if !base.1.iter().all(|sn| there(sn, now)) => {
                     Err(Error::Conflict("an event to build on is not stored"))
                 }
@@ -148,8 +153,9 @@ async fn rooms_now<T: Tx>(tx: &mut T, ops: &[&Persist]) -> Result<BTreeMap<i64, 
     sns.dedup();
     let mut rooms = BTreeMap::new();
     for mut row in tx.query(ROOMS_NOW, args![sns]).await? {
-        let now =
-            Now { rev: row.get(1)?, tips: unpack(&row.get::<Vec<u8>>(2)?), last_pos: None, bump_pos: row.get(3)? };
+        let rules = row.get::<Option<i64>>(4)?.unwrap_or(0);
+        let (rev, tips, bump_pos) = (row.get(1)?, unpack(&row.get::<Vec<u8>>(2)?), row.get(3)?);
+        let now = Now { rev, tips, last_pos: None, bump_pos, rules };
         rooms.insert(row.get(0)?, now);
     }
     Ok(rooms)

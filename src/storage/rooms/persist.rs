@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Base, MOVES, NewEvent, Persisted, RoomCommit, Status, pack, unpack};
+use super::{Base, MOVES, NewEvent, OTHER_RULES, Persisted, RoomCommit, Status, pack, unpack};
 use crate::{
     Error, Result, directory,
     outbox::{self, NewItem},
@@ -13,11 +13,12 @@ use crate::{
 
 statements! {
     // The checks of a commit in one round trip: is the state still the one it was decided on, what does the room end in,
-    // has this transaction id been used?
+    // has this transaction id been used, are these still the rules?
     CHECK = "SELECT r.rev, r.tips,
         (SELECT t.result FROM transactions t
             WHERE t.user_id = $2 AND t.device_id = $3 AND t.txn_id = $4 AND t.scope = $5),
-        (SELECT e.sn FROM events e WHERE e.event_id = $6)
+        (SELECT e.sn FROM events e WHERE e.event_id = $6),
+        (SELECT MAX(a.pos) FROM account_data a WHERE a.room_sn = 0 AND a.type = 'm.push_rules')
         FROM rooms r WHERE r.room_sn = $1";
     HOW_MANY_STORED = "SELECT COUNT(*) FROM events WHERE sn = ANY($1)";
     ROOM_EXISTS = "SELECT room_sn FROM rooms WHERE room_id = $1";
@@ -232,6 +233,9 @@ impl Persist {
                 }
                 if row.get::<i64>(0)? != *rev {
                     return Err(Error::Conflict("the state of the room has moved on"));
+                }
+                if row.get::<Option<i64>>(4)?.is_some_and(|last| last > c.rules_as_of) {
+                    return Err(Error::Conflict(OTHER_RULES));
                 }
                 // Where the room ends is stored, of course; only what builds on something older has to be looked up.
                 let tips = unpack(&row.get::<Vec<u8>>(1)?);

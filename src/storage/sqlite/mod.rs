@@ -105,7 +105,7 @@ impl Drop for Sqlite {
 /// What is read from one end to the other: small tables, the first rows of a table in its own order, and what a statement
 /// has put together itself. Anything else is a plan that goes wrong once there is much.
 #[cfg(test)]
-const SCANS: [&str; 26] = [
+const SCANS: [&str; 31] = [
     "accounts::ERASED users",
     "directory::COUNT published_rooms",
     "directory::PUBLISHED r",
@@ -123,14 +123,19 @@ const SCANS: [&str; 26] = [
     "sync_page::summaries::FIRST_MEMBERS w",
     "timeline::VISIBILITY_LOG c",
     "to_device::ACKNOWLEDGE stream_head",
-    "unread::COUNT s",
-    "unread::COUNT_OWN s",
-    "unread::UNREAD b",
-    "unread::UNREAD c",
-    "unread::UNREAD k",
-    "unread::UNREAD p",
-    "unread::UNREAD s",
-    "unread::UNREAD w",
+    "unread::count::COUNT s",
+    "unread::count::COUNT_OWN s",
+    "unread::read::IN_CLASSES b",
+    "unread::read::IN_CLASSES c",
+    "unread::read::IN_CLASSES d",
+    "unread::read::IN_CLASSES p",
+    "unread::read::IN_CLASSES s",
+    "unread::read::UNREAD b",
+    "unread::read::UNREAD c",
+    "unread::read::UNREAD k",
+    "unread::read::UNREAD p",
+    "unread::read::UNREAD s",
+    "unread::read::UNREAD w",
     "user_directory::SEARCH d",
 ];
 

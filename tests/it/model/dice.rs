@@ -3,8 +3,8 @@
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::story::{
-    Back, DEVICES, Forked, JOIN_RULES, Meant, NAMES, Of, Op, Reading, SAME_LIMIT, VERSIONS, VISIBILITIES, Where, Who,
-    Writing,
+    Back, DEVICES, Forked, JOIN_RULES, Meant, NAMES, Of, Op, RULES, Reading, SAME_LIMIT, VERSIONS, VISIBILITIES, WORDS,
+    Where, Who, Wished, Writing,
 };
 
 /// A history of so many operations, the same for the same seed.
@@ -12,7 +12,7 @@ pub fn history(seed: u64, length: usize) -> Vec<Op> {
     let mut dice = Dice { rng: StdRng::seed_from_u64(seed), busy: (0, 0) };
     dice.busy = dice.any_device();
     // What is rare in most histories is frequent in some.
-    let flavour = dice.below(9);
+    let flavour = dice.below(10);
     let mut ops = vec![dice.create()];
     if flavour >= CROWD {
         if let Op::Create { public, named, .. } = &mut ops[0] {
@@ -29,7 +29,7 @@ pub fn history(seed: u64, length: usize) -> Vec<Op> {
 }
 
 /// From this flavour on, all talk in one room.
-const CROWD: usize = 6;
+const CROWD: usize = 7;
 
 struct Dice {
     rng: StdRng,
@@ -108,7 +108,8 @@ impl Dice {
             70..72 => Op::Visibility { by: 0, room, to: self.below(VISIBILITIES.len()) },
             72..75 => Op::Redact { who: self.mighty(), room, back: self.back() },
             75..80 => Op::Read { who, room, back: self.back(), how: self.reading() },
-            80..82 => {
+            80 => self.wish(room),
+            81 => {
                 let room = (!self.one_in(2)).then_some(room);
                 Op::Keep { who, room, key: self.below(2), value: self.rng.next_u32() % 100 }
             }
@@ -134,6 +135,7 @@ impl Dice {
                 3 => Op::Visibility { by: 0, room, to: self.below(VISIBILITIES.len()) },
                 4 => self.sync(reader, device),
                 5 => Op::Say { who: 0, device: 0, room },
+                6 => self.wish(room),
                 CROWD => Op::Rewind { who: reader, device, syncs: 1 },
                 _ => self.write(room),
             },
@@ -161,6 +163,18 @@ impl Dice {
             _ => Meant::Room,
         };
         Op::Write { who: self.speaker(), room, how, meant }
+    }
+
+    fn wish(&mut self, room: Where) -> Op {
+        let what = match self.below(10) {
+            0..3 => Wished::Silence,
+            3..5 => Wished::Mentions,
+            5..7 => Wished::Word(self.below(WORDS.len())),
+            7 => Wished::Loud,
+            8 => Wished::Less(self.who()),
+            _ => Wished::Turned(self.below(RULES.len())),
+        };
+        Op::Wish { who: self.who(), room, what, still: !self.one_in(3) }
     }
 
     fn reading(&mut self) -> Reading {

@@ -12,6 +12,17 @@ pub const SAME_LIMIT: u32 = 3;
 pub const VISIBILITIES: [&str; 4] = ["shared", "joined", "invited", "world_readable"];
 pub const JOIN_RULES: [&str; 3] = ["public", "invite", "knock"];
 pub const VERSIONS: [&str; 3] = ["10", "11", "12"];
+/// What some say, and others wait for.
+pub const WORDS: [&str; 2] = ["cake", "tea"];
+/// The rules of the server that somebody may turn round.
+pub const RULES: [&str; 6] = [
+    ".m.rule.master",
+    ".m.rule.suppress_notices",
+    ".m.rule.is_user_mention",
+    ".m.rule.is_room_mention",
+    ".m.rule.suppress_edits",
+    ".m.rule.message",
+];
 
 pub type Who = usize;
 /// A room by its age among those of the history, the oldest where there are fewer.
@@ -126,6 +137,13 @@ pub enum Op {
         whom: Who,
         still: bool,
     },
+    /// Somebody changes what they want to be told of.
+    Wish {
+        who: Who,
+        room: Where,
+        what: Wished,
+        still: bool,
+    },
     Keep {
         who: Who,
         room: Option<Where>,
@@ -213,6 +231,23 @@ pub enum Meant {
     Nobody,
     One(Who),
     Room,
+}
+
+/// A push rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wished {
+    /// Nothing of the room.
+    Silence,
+    /// Of the room only what mentions them, and words they wait for.
+    Mentions,
+    /// This word is loud.
+    Word(usize),
+    /// Every message is.
+    Loud,
+    /// The same as [`Self::Mentions`], of all that this one says.
+    Less(Who),
+    /// A rule of the server is on that was off, or off that was on.
+    Turned(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

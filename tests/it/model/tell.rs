@@ -45,6 +45,10 @@ impl fmt::Display for Op {
             Self::Ignore { who, whom, still } => {
                 write!(f, "{} {} {}", name(who), if *still { "ignores" } else { "no longer ignores" }, name(whom))
             }
+            Self::Wish { who, room, what, still } => {
+                let still = if *still { "wishes" } else { "no longer wishes" };
+                write!(f, "{} {still} in room {room}: {what:?}", name(who))
+            }
             Self::Keep { who, room: None, key, value } => write!(f, "{} keeps k{key}={value}", name(who)),
             Self::Keep { who, room: Some(room), key, value } => {
                 write!(f, "{} keeps k{key}={value} for room {room}", name(who))

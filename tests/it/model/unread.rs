@@ -1,4 +1,4 @@
-//! What is unread, counted one event after the other by the push rules that everybody has at first.
+//! What is unread, counted one event after the other, each by the push rules that its reader had when it came.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications>
 
@@ -7,7 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use ruma::OwnedUserId;
 use serde_json::{Value, json};
 
-use super::{Outcome, ensure, watch::Eyes, world::Event};
+use super::{
+    Outcome, ensure,
+    story::{NAMES, RULES, WORDS, Wished},
+    watch::Eyes,
+    world::Event,
+};
 
 /// How often it rings, and how often loudly.
 type Counts = (u64, u64);
@@ -44,17 +49,44 @@ impl Eyes<'_> {
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#predefined-rules>
     fn rings(&self, event: &Event) -> Option<bool> {
+        let then = self.wishes.iter().rev().find(|(since, _)| *since < event.time).map(|(_, wishes)| wishes);
+        let wished = |what, room| then.is_some_and(|wishes| wishes.contains(&(what, room)));
+        let turned =
+            |rule: &str| RULES.iter().position(|id| *id == rule).is_some_and(|n| wished(Wished::Turned(n), None));
         let content = &event.content;
-        if content["msgtype"] == "m.notice" || event.kind == "m.room.member" {
+        if turned(".m.rule.master") || wished(Wished::Silence, Some(self.at)) {
+            return None;
+        }
+        if content["msgtype"] == "m.notice" && !turned(".m.rule.suppress_notices") || event.kind == "m.room.member" {
             return None;
         }
         let mentions = &content["m.mentions"];
         let mentioned = mentions["user_ids"].as_array().is_some_and(|users| users.contains(&json!(self.user)));
-        if mentioned || mentions["room"] == true && self.room.may_mean_everybody(event) {
+        let all = mentions["room"] == true && self.room.may_mean_everybody(event);
+        if mentioned && !turned(".m.rule.is_user_mention") || all && !turned(".m.rule.is_room_mention") {
             return Some(true);
         }
-        let edits = content["m.relates_to"]["rel_type"] == "m.replace";
-        (event.kind == "m.room.message" && !edits).then_some(false)
+        if content["m.relates_to"]["rel_type"] == "m.replace" && !turned(".m.rule.suppress_edits") {
+            return None;
+        }
+        let mut words = content["body"].as_str().unwrap_or_default().split(' ');
+        if words.any(|word| WORDS.iter().position(|w| *w == word).is_some_and(|n| wished(Wished::Word(n), None))) {
+            return Some(true);
+        }
+        let from = |whom| wished(Wished::Less(whom), None) && self.is_said_by(event, whom);
+        if wished(Wished::Mentions, Some(self.at)) || (0..NAMES.len()).any(from) {
+            return None;
+        }
+        match (event.kind.as_str(), self.room.members_at(event)) {
+            ("m.room.message", 2) => Some(false),
+            ("m.room.message", _) => (!turned(".m.rule.message")).then_some(wished(Wished::Loud, None)),
+            _ => None,
+        }
+    }
+
+    fn is_said_by(&self, event: &Event, whom: usize) -> bool {
+        let name = event.sender.localpart().trim_end_matches(|c: char| c.is_ascii_digit());
+        name == NAMES[whom]
     }
 
     /// The counts in a room that the reader is in, as a sync shows them: the threads apart, or all in one sum.

@@ -9,12 +9,17 @@ use std::{
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 use serde_json::{Value, json};
 
+use super::story::Wished;
+
 /// Counts what happened in a history: the place of a sync token in it.
 pub type Time = u64;
 pub type Key = (String, String);
 pub type State = BTreeMap<Key, OwnedEventId>;
 /// (user, kind of receipt, thread) and the event that was read.
 pub type Receipts = BTreeMap<(OwnedUserId, String, String), OwnedEventId>;
+
+/// Some with the room that they are about.
+pub type Wishes = BTreeSet<(Wished, Option<usize>)>;
 
 pub fn key(kind: &str, state_key: &str) -> Key {
     (kind.to_owned(), state_key.to_owned())
@@ -29,6 +34,8 @@ pub fn member(user: &UserId) -> Key {
 pub struct World {
     pub now: Time,
     pub rooms: Vec<Room>,
+    /// What each user wished to be told of, and from when on.
+    pub wishes: BTreeMap<OwnedUserId, Vec<(Time, Wishes)>>,
     /// The account data of each user; without a room, and by room.
     pub kept: BTreeMap<(OwnedUserId, Option<usize>, String), (Time, Value)>,
 }
@@ -191,6 +198,13 @@ impl Room {
     /// The user's membership after each event.
     pub fn memberships(&self, user: &UserId) -> Vec<&str> {
         self.events.iter().map(|e| self.membership_in(&e.current, user)).collect()
+    }
+
+    /// How many were in the room once an event had come.
+    pub fn members_at(&self, event: &Event) -> usize {
+        let members = event.current.keys().filter(|(kind, _)| kind == "m.room.member");
+        let content = members.filter_map(|key| self.content(&event.current, key));
+        content.filter(|content| content["membership"] == "join").count()
     }
 
     pub fn membership(&self, user: &UserId) -> &str {

@@ -1,10 +1,10 @@
 //! Messages that wait together are stored together, and it must not show.
 
 use futures_util::future::join_all;
-use hearth_core::push::{Counts, Place};
+use hearth_core::push::{Counts, DEFAULT_CLASS, Place};
 
 use super::*;
-use crate::{Notice, unread::DEFAULT_CLASS};
+use crate::Notice;
 
 /// A message and nothing else, as a send makes it.
 fn said(room: &Room, sn: i64, txn: &str) -> (RoomCommit, Room) {

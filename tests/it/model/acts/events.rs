@@ -73,7 +73,7 @@ impl Run<'_> {
 
     /// A message that belongs to another, or is meant for somebody.
     pub async fn write(&mut self, who: usize, room: usize, how: Writing, meant: Meant) -> Outcome<()> {
-        let mut content = json!({ "msgtype": "m.text", "body": format!("written at {}", self.world.now) });
+        let mut content = json!({ "msgtype": "m.text", "body": self.words("written") });
         match meant {
             Meant::Unsaid => {}
             Meant::Nobody => content["m.mentions"] = json!({}),

@@ -26,7 +26,7 @@ impl Run<'_> {
         let membership = |membership: &str| json!({ "membership": membership });
         let (kind, state_key, content) = match what {
             Forked::Words => {
-                let content = json!({ "msgtype": "m.text", "body": format!("said elsewhere at {}", self.world.now) });
+                let content = json!({ "msgtype": "m.text", "body": self.words("said elsewhere") });
                 ("m.room.message", None, content)
             }
             Forked::Topic => ("m.room.topic", Some(String::new()), json!({ "topic": "from elsewhere" })),

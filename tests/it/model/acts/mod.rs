@@ -5,6 +5,7 @@ mod data;
 mod events;
 mod fork;
 mod members;
+mod wishes;
 
 use hearth_core::Error;
 use hearth_storage::StoredEvent;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     Outcome, Run, failure,
-    story::{DEVICES, JOIN_RULES, Op, VISIBILITIES},
+    story::{DEVICES, JOIN_RULES, Op, VISIBILITIES, WORDS},
     watch::ALL,
     world::visibility,
 };
@@ -80,7 +81,7 @@ impl Run<'_> {
             Op::Unban { by, who, room } => self.unban(by, who, at(room)).await,
             Op::Forget { who, room } => self.forget(who, at(room)).await,
             Op::Say { who, device, room } => {
-                let content = json!({ "msgtype": "m.text", "body": format!("said at {}", self.world.now) });
+                let content = json!({ "msgtype": "m.text", "body": self.words("said") });
                 self.say(who, device, at(room), content).await
             }
             Op::Write { who, room, how, meant } => self.write(who, at(room), how, meant).await,
@@ -104,6 +105,7 @@ impl Run<'_> {
             Op::Redact { who, room, back } => self.redact(who, at(room), back).await,
             Op::Fork { by, room, back, what } => self.fork(by, at(room), back, what).await,
             Op::Read { who, room, back, how } => self.read(who, at(room), back, how).await,
+            Op::Wish { who, room, what, still } => self.wish(who, at(room), what, still).await,
             Op::Keep { who, room, key, value } => self.keep(who, room.map(at), key, value).await,
             Op::FillGap { who, device, room, limit } => self.fill_gap(who, device, at(room), limit).await.map(drop),
             Op::Page { who, room, forward, limit, from_device } => {
@@ -113,6 +115,13 @@ impl Run<'_> {
             Op::LookAround { who, room, device } => self.look_around(who, at(room), Some(device)).await,
             _ => Ok(()),
         }
+    }
+
+    /// A text, with one of the words in it or with none.
+    fn words(&self, how: &str) -> String {
+        let word =
+            usize::try_from(self.world.now).ok().and_then(|now| WORDS.get(now % 3)).copied().unwrap_or("nothing");
+        format!("{how} at {}: {word} to all", self.world.now)
     }
 
     /// An event of the room by its age.

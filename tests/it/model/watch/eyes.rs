@@ -7,12 +7,16 @@ use serde_json::{Value, value::to_raw_value};
 use super::id_of;
 use crate::model::{
     Outcome, Run, ensure, failure,
-    world::{Event, Room, Sight, member},
+    world::{Event, Room, Sight, Time, Wishes, member},
 };
 
 /// Somebody who reads a room: what they are to see of it.
 pub struct Eyes<'a> {
     pub room: &'a Room,
+    /// The room's place among those of the history.
+    pub at: usize,
+    /// What the user wished to be told of, and from when on.
+    pub wishes: &'a [(Time, Wishes)],
     pub user: &'a OwnedUserId,
     pub device: &'a str,
     pub sights: Vec<Sight>,
@@ -21,8 +25,8 @@ pub struct Eyes<'a> {
 
 impl Run<'_> {
     /// The room as somebody is to see it.
-    pub fn eyes<'a>(&'a self, room: usize, user: &'a OwnedUserId, device: &'a str) -> Eyes<'a> {
-        let room = &self.world.rooms[room];
+    pub fn eyes<'a>(&'a self, at: usize, user: &'a OwnedUserId, device: &'a str) -> Eyes<'a> {
+        let room = &self.world.rooms[at];
         let mut sights = room.sights(user);
         // <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
         let ignored = self.ignored_by(user);
@@ -31,7 +35,8 @@ impl Run<'_> {
                 *sight = Sight::Never;
             }
         }
-        Eyes { room, user, device, sights, memberships: room.memberships(user) }
+        let wishes = self.world.wishes.get(user).map(Vec::as_slice).unwrap_or_default();
+        Eyes { room, at, wishes, user, device, sights, memberships: room.memberships(user) }
     }
 }
 
