@@ -20,6 +20,7 @@ use crate::{
     },
     bus::{Bus, LocalBus},
     config::{self, Config},
+    http_client::{HttpClient, System},
     notify::{self, Known, Notifier},
     service::{
         account_data::AccountData,
@@ -31,10 +32,12 @@ use crate::{
         key_backup::KeyBackups,
         keys::Keys,
         moves::Moves,
+        notifications::Notifications,
         presence::Presence,
         profiles::Profiles,
         push::Push,
         push_rules::PushRules,
+        pushers::{Deliveries, Pushers},
         rate_limit::{self, RateLimits},
         receipts::Receipts,
         reports::Reports,
@@ -252,6 +255,8 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
     let directory = Directory::new(name.clone(), Arc::clone(&storage), Arc::clone(&rooms));
     let to_device = ToDevice::new(name.clone(), Arc::clone(&storage), Arc::clone(clock));
     let key_backups = KeyBackups::new(Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng));
+    let http = HttpClient::new(&config.outgoing, Arc::new(System));
+    let pushers = Pushers::new(Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng), http.clone());
     let mut epoch = [0; 8];
     rng.fill(&mut epoch);
     let sources = Sources {
@@ -261,7 +266,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         serial,
         typing: Arc::clone(&typing),
         presence: Arc::clone(&presence),
-        shapes,
+        shapes: Arc::clone(&shapes),
         push_rules: Arc::clone(&push_rules),
         sessions: Arc::clone(&sessions),
         shutdown: shutdown.clone(),
@@ -278,6 +283,22 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
 
     let tags = Arc::new(RoomTags::new(Arc::clone(&storage)));
     let moves = Moves::new(Arc::clone(&storage), Arc::clone(&tags), Arc::clone(&push_rules));
+    let notifications = Notifications {
+        storage: Arc::clone(&storage),
+        clock: Arc::clone(clock),
+        rooms: Arc::clone(&rooms),
+        push_rules: Arc::clone(&push_rules),
+        shapes: Arc::clone(&shapes),
+    };
+    let deliveries = Deliveries {
+        storage: Arc::clone(&storage),
+        clock: Arc::clone(clock),
+        rooms: Arc::clone(&rooms),
+        push_rules: Arc::clone(&push_rules),
+        http,
+        badge_counts: config.push.push_badge_counts,
+        shutdown: shutdown.clone(),
+    };
     let workers = Workers {
         storage: Arc::clone(&storage),
         clock: Arc::clone(clock),
@@ -291,6 +312,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         erased,
         moves,
         syncs: Arc::clone(&syncs),
+        deliveries,
         shutdown: shutdown.clone(),
         transaction_retention_s: config.rooms.transaction_id_retention_s,
     };
@@ -311,6 +333,8 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         keys: Arc::new(keys),
         key_backups: Arc::new(key_backups),
         push_rules,
+        pushers: Arc::new(pushers),
+        notifications: Arc::new(notifications),
         receipts: Receipts::new(Arc::clone(&storage), Arc::clone(&timelines), Arc::clone(clock)),
         reports: Reports::new(Arc::clone(&storage), Arc::clone(&timelines), Arc::clone(clock), Arc::clone(rng)),
         rooms,

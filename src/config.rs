@@ -5,6 +5,7 @@
 
 mod keys;
 mod load;
+mod outgoing;
 mod rate_limit;
 mod secret;
 mod subnet;
@@ -15,6 +16,7 @@ use ruma::{OwnedServerName, OwnedUserId, RoomVersionId, api::client::discovery::
 use serde::Deserialize;
 
 pub use load::{CREATABLE, Finding, Loaded, Sources, Weight};
+pub use outgoing::{Destination, Outgoing};
 pub use rate_limit::{Limit, Rate, RateLimit};
 pub use secret::Secret;
 pub use subnet::Subnet;
@@ -34,6 +36,8 @@ pub struct Config {
     pub rooms: Rooms,
     pub presence: Presence,
     pub sync: Sync,
+    pub push: Push,
+    pub outgoing: Outgoing,
     pub turn: Turn,
     pub log: Log,
     pub metrics: Metrics,
@@ -168,6 +172,21 @@ pub struct Sync {
     pub client_sync_timeout_min: u64,
     pub client_sync_timeout_default: u64,
     pub client_sync_timeout_max: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Push {
+    pub push_badge_counts: BadgeCounts,
+}
+
+/// What the number on an app's icon counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BadgeCounts {
+    #[default]
+    Rooms,
+    Messages,
 }
 
 /// The servers that help calls through firewalls.

@@ -4,14 +4,15 @@
 //! main → cli → app → { api, worker } → sync → service → notify → { bus, federation } → storage → core
 //! ```
 //!
-//! Imports go only in the direction of the arrows; `tests/layers.rs` holds them to it. `config`, `telemetry` and
-//! `shutdown` lie at the bottom: they know nothing of the rest, and everything above may use them.
+//! Imports go only in the direction of the arrows; `tests/layers.rs` holds them to it. `config`, `telemetry`,
+//! `shutdown` and `http_client` lie at the bottom: they know nothing of the rest, and everything above may use them.
 
 pub mod api;
 pub mod app;
 pub mod bus;
 pub mod cli;
 pub mod config;
+pub mod http_client;
 pub mod notify;
 pub mod service;
 pub mod shutdown;

@@ -7,8 +7,8 @@ use serde::{
 use toml::Table;
 
 use super::{
-    Database, Http, Limits, Log, Metrics, Presence, RateLimit, Registration, Rooms, Server, Sessions, Sync, Turn,
-    WellKnown,
+    Database, Http, Limits, Log, Metrics, Outgoing, Presence, Push, RateLimit, Registration, Rooms, Server, Sessions,
+    Sync, Turn, WellKnown,
 };
 
 /// One struct of the configuration: its keys, and whether it takes the value of one.
@@ -21,7 +21,7 @@ fn section<S: DeserializeOwned>() -> Section {
     Section { keys: field_names::<S>(), takes: |table| table.try_into::<S>().map(drop).map_err(|e| e.message().into()) }
 }
 
-fn sections() -> [Section; 12] {
+fn sections() -> [Section; 14] {
     [
         section::<Server>(),
         section::<Database>(),
@@ -32,6 +32,8 @@ fn sections() -> [Section; 12] {
         section::<Rooms>(),
         section::<Presence>(),
         section::<Sync>(),
+        section::<Push>(),
+        section::<Outgoing>(),
         section::<Turn>(),
         section::<Log>(),
         section::<Metrics>(),
@@ -108,7 +110,7 @@ pub(super) fn nearest(wrong: &str) -> Option<String> {
 const ELSEWHERE: &[(&str, &str)] = &[
     ("admin_console_automatic", ""),
     ("admin_execute", ""),
-    ("allow_check_for_updates", "this server calls nobody"),
+    ("allow_check_for_updates", "this server doesn't look for updates"),
     ("allow_encryption", "encryption can't be forbidden"),
     ("allow_federation", "there is no federation yet"),
     ("allow_jaeger", ""),

@@ -130,7 +130,8 @@ fn checked(content: &str) -> Result<String> {
     }
 }
 
-fn is_at_most(value: &Value, levels: usize) -> bool {
+/// Whether a value nests no deeper.
+pub(super) fn is_at_most(value: &Value, levels: usize) -> bool {
     match (value, levels.checked_sub(1)) {
         (Value::Object(object), Some(left)) => object.values().all(|value| is_at_most(value, left)),
         (Value::Array(array), Some(left)) => array.iter().all(|value| is_at_most(value, left)),

@@ -25,6 +25,7 @@ mod outbox;
 mod postgres;
 pub mod profiles;
 pub mod push_rules;
+pub mod pushers;
 pub mod refresh;
 pub mod registration_tokens;
 pub mod relations;
@@ -84,6 +85,7 @@ pub trait Storage:
     + registration_tokens::RegistrationTokens
     + reports::Reports
     + profiles::Profiles
+    + pushers::Pushers
     + account_data::AccountData
     + push_rules::PushRules
     + filters::Filters
@@ -174,6 +176,10 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (key_backup::keys::ALL, key_backup::keys::ALL_BULK),
         (memberships::ALL, memberships::ALL_BULK),
         (profiles::ALL, profiles::ALL_BULK),
+        (pushers::ALL, pushers::ALL_BULK),
+        (pushers::delivery::ALL, pushers::delivery::ALL_BULK),
+        (pushers::look::ALL, pushers::look::ALL_BULK),
+        (pushers::marks::ALL, pushers::marks::ALL_BULK),
         (push_rules::ALL, push_rules::ALL_BULK),
         (refresh::ALL, refresh::ALL_BULK),
         (relations::bundles::ALL, relations::bundles::ALL_BULK),

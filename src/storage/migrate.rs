@@ -56,7 +56,8 @@ const MIGRATIONS: &[Migration] = &[
     apart!("0014_relations_before"),
     both!("0015_dehydrated_devices"),
     both!("0016_push_rules"),
-    both!("0017_sliding"),
+    both!("0017_pushers"),
+    both!("0018_sliding"),
 ];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

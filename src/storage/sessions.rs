@@ -12,7 +12,7 @@ use crate::{
     error::Result,
     keys,
     outbox::{self, NewItem},
-    to_device,
+    pushers, to_device,
     tx::{Answer, Engine, Op, Query, Reads, Row, Tx, Wake, args, statements},
 };
 
@@ -260,6 +260,7 @@ pub(crate) async fn end<T: Tx>(tx: &mut T, user_id: &str, devices: Vec<String>, 
     let pos = revoke(tx, user_id, &devices, ending.at_ms).await?;
     keys::forget_devices(tx, user_id, &devices, pos).await?;
     connections::forget(tx, user_id, &devices).await?;
+    pushers::forget_devices(tx, user_id, &devices).await?;
     account_data::forget_devices(tx, user_id, &devices, pos).await?;
     dehydrated::forget(tx, user_id, &devices).await?;
     let job = DeviceCleanup { user_id: user_id.to_owned(), devices };
@@ -304,11 +305,12 @@ impl Op for Login {
             delete_tokens(tx, &self.user_id, device).await?;
             let pos = revoke(tx, &self.user_id, device, self.session.created_ms).await?;
             // Whoever comes now may be another program, or another person: its keys are not theirs, and neither is what was
-            // sent to it.
+            // sent to it, or to its pushers.
             keys::forget_devices(tx, &self.user_id, device, pos).await?;
             connections::forget(tx, &self.user_id, device).await?;
             to_device::forget(tx, &self.user_id, &self.session.device_id).await?;
             dehydrated::forget(tx, &self.user_id, device).await?;
+            pushers::forget_devices(tx, &self.user_id, device).await?;
         }
         start(tx, &self.user_id, &self.session).await?;
         Ok(LoggedIn::Done { again })

@@ -66,6 +66,7 @@ async fn look(workers: &Workers) -> hearth_core::Result<()> {
         Wake::Queue(hearth_storage::accounts::DEACTIVATED),
         Wake::Queue(hearth_storage::sessions::DEVICE_CLEANUP),
         Wake::Queue(hearth_storage::profiles::PROFILE),
+        Wake::Queue(hearth_storage::pushers::PUSHERS_SET),
     ]);
     Ok(())
 }

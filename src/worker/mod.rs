@@ -4,6 +4,7 @@ pub mod cleanup;
 mod drain;
 mod follow;
 mod presence;
+mod push;
 mod supervisor;
 
 pub use supervisor::Supervisor;
@@ -31,7 +32,9 @@ use self::drain::Next;
 use crate::{
     bus::Bus,
     notify::{Known, Notifier},
-    service::{erased::Erased, moves::Moves, presence::Presence, rooms::Rooms, sessions::Sessions},
+    service::{
+        erased::Erased, moves::Moves, presence::Presence, pushers::Deliveries, rooms::Rooms, sessions::Sessions,
+    },
     shutdown::Shutdown,
     sync::Syncs,
 };
@@ -58,6 +61,7 @@ pub struct Workers {
     pub erased: Arc<Erased>,
     pub moves: Moves,
     pub syncs: Arc<Syncs>,
+    pub deliveries: Deliveries,
     pub shutdown: Shutdown,
     pub transaction_retention_s: u64,
 }
@@ -82,6 +86,8 @@ pub fn start(workers: Workers, supervisor: &Supervisor) -> Arc<Pulse> {
     let pulse = Arc::new(Pulse::default());
     pulse.beat(workers.clock.now_ms());
     supervisor.start("presence", presence::run(Arc::clone(&workers)));
+    supervisor.start("push_marks", push::mark(Arc::clone(&workers)));
+    supervisor.start("push", push::deliver(Arc::clone(&workers)));
     supervisor.start("follow", follow::run(Arc::clone(&workers), Arc::clone(&pulse)));
     supervisor.start(DEVICE_CLEANUP, drain::run(Arc::clone(&workers), DEVICE_CLEANUP, clean_device));
     supervisor.start(BACKUP_CLEANUP, drain::run(Arc::clone(&workers), BACKUP_CLEANUP, clean_backup));

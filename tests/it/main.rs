@@ -23,6 +23,7 @@ mod model;
 mod presence;
 mod process;
 mod promises;
+mod push;
 mod push_rules;
 mod refresh;
 mod relations;

@@ -105,7 +105,7 @@ impl Drop for Sqlite {
 /// What is read from one end to the other: small tables, the first rows of a table in its own order, and what a statement
 /// has put together itself. Anything else is a plan that goes wrong once there is much.
 #[cfg(test)]
-const SCANS: [&str; 31] = [
+const SCANS: [&str; 32] = [
     "accounts::ERASED users",
     "directory::COUNT published_rooms",
     "directory::PUBLISHED r",
@@ -117,6 +117,7 @@ const SCANS: [&str; 31] = [
     "keys::lists::CHANGED others",
     "migrate::APPLIED schema_migrations",
     "postgres::lane::DROP_OLD_MARKS lane_marks",
+    "pushers::marks::MARK_ALL pushers",
     "registration_tokens::ANY_USER users",
     "sessions::PURGE_REVOCATIONS revocations",
     "stream::KEYS signing_keys",

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream};
 use hearth_core::{Error, Result, sliding::Config, token::Position};
 use hearth_storage::{SavedConnection, Storage};
 use moka::{ops::compute::Op, sync::Cache};
@@ -27,6 +28,8 @@ const UNDER_WAY: usize = 3;
 /// Devices whose requests reach several processes in turn, and for how long that is remembered.
 const WANDERERS: u64 = 10_000;
 const WANDERING: Duration = Duration::from_secs(3_600);
+/// Devices that are written down side by side.
+const SAVED_AT_ONCE: usize = 64;
 /// Kinds of rooms by what was asked of them.
 const MOST_CONFIGS: usize = 250;
 
@@ -274,16 +277,21 @@ impl Connections {
 
     /// Writes down what was told since this was last done.
     pub(super) async fn save(&self, storage: &dyn Storage) -> Result<()> {
-        let mut unsaved = std::mem::take(&mut *self.unsaved());
-        while let Some(device) = unsaved.iter().next().cloned() {
-            unsaved.remove(&device);
-            if let Err(e) = self.save_device(storage, &device).await {
-                unsaved.insert(device);
-                self.unsaved().extend(unsaved);
-                return Err(e);
+        let unsaved = std::mem::take(&mut *self.unsaved());
+        let save = |device: Device| async move {
+            let saved = self.save_device(storage, &device).await;
+            (device, saved)
+        };
+        // Many at a time: the engine commits them together.
+        let mut saving = stream::iter(unsaved).map(save).buffer_unordered(SAVED_AT_ONCE);
+        let mut outcome = Ok(());
+        while let Some((device, saved)) = saving.next().await {
+            if saved.is_err() {
+                self.unsaved().insert(device);
+                outcome = outcome.and(saved);
             }
         }
-        Ok(())
+        outcome
     }
 
     /// Writes down what was told to a device whose requests reach this process and others in turn: the next one has to

@@ -13,6 +13,7 @@
 
 pub mod backend;
 pub mod client;
+pub mod gateway;
 pub mod people;
 pub mod program;
 pub mod server;

@@ -41,6 +41,11 @@ pub struct Program {
 impl Program {
     /// Starts it on the database of the test, where anybody may register.
     pub async fn start(given: &Given) -> Self {
+        Self::start_with(given, &[]).await
+    }
+
+    /// The same with some settings of its own.
+    pub async fn start_with(given: &Given, more: &[&str]) -> Self {
         let mut command = on_the_database(given);
         command.kill_on_drop(true).stdout(Stdio::piped());
         let options = [
@@ -51,7 +56,7 @@ impl Program {
             "allow_registration=true",
             "yes_i_am_very_very_sure_i_want_an_open_registration_server_prone_to_abuse=true",
         ];
-        for option in options {
+        for option in options.iter().chain(more) {
             command.args(["-O", option]);
         }
         let mut child = command.spawn().expect("a program");
