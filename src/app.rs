@@ -99,6 +99,7 @@ pub struct Running {
     http: Serving,
     metrics: Option<Serving>,
     supervisor: Supervisor,
+    syncs: Arc<Syncs>,
     storage: Arc<dyn Storage>,
     first_admin_token: Option<String>,
 }
@@ -269,6 +270,8 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         push_rules: Arc::clone(&push_rules),
         sessions: Arc::clone(&sessions),
         shutdown: shutdown.clone(),
+        clock: Arc::clone(clock),
+        rng: Arc::clone(rng),
     };
     let timeouts = Timeouts {
         min: Duration::from_millis(config.sync.client_sync_timeout_min),
@@ -308,6 +311,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         sessions: Arc::clone(&sessions),
         erased,
         moves,
+        syncs: Arc::clone(&syncs),
         deliveries,
         shutdown: shutdown.clone(),
         transaction_retention_s: config.rooms.transaction_id_retention_s,
@@ -359,6 +363,7 @@ pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartErro
     let House { services, notifier, supervisor, storage, first_admin_token } =
         build(Arc::clone(&config), &deps).await?;
     let shutdown = services.shutdown.clone();
+    let syncs = Arc::clone(&services.syncs);
 
     let metrics = match collected {
         None => None,
@@ -375,7 +380,7 @@ pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartErro
     let http = Serving::start(listeners, router, running, deps.rng, Limits::from(&config.http))?;
 
     let patience = Duration::from_secs(config.http.stop_timeout_s);
-    Ok(Running { shutdown, notifier, supervisor, patience, http, metrics, storage, first_admin_token })
+    Ok(Running { shutdown, notifier, supervisor, patience, http, metrics, syncs, storage, first_admin_token })
 }
 
 /// Samples pile up between two readings unless somebody sorts them in; nobody may be reading.
@@ -459,6 +464,10 @@ impl Running {
         let all = self.http.stop(self.patience).await;
         // The workers have heard it at the same time.
         self.supervisor.ended(deadline).await;
+        // The last answers have been given.
+        if let Err(e) = self.syncs.save_connections().await {
+            tracing::warn!(error = %e, "connections are not written down; their clients begin anew");
+        }
         if let Err(e) = self.storage.close().await {
             tracing::warn!(error = %e, "the database was not closed in order");
         }

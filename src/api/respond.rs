@@ -110,6 +110,7 @@ fn name(kind: &Kind) -> (StatusCode, &'static str) {
         Kind::TooLarge => (S::PAYLOAD_TOO_LARGE, "M_TOO_LARGE"),
         Kind::Unavailable => (S::SERVICE_UNAVAILABLE, "M_UNKNOWN"),
         Kind::Unknown => (S::BAD_REQUEST, "M_UNKNOWN"),
+        Kind::UnknownPos => (S::BAD_REQUEST, "M_UNKNOWN_POS"),
         Kind::UnknownToken { .. } => (S::UNAUTHORIZED, "M_UNKNOWN_TOKEN"),
         Kind::Unrecognized => (S::NOT_FOUND, "M_UNRECOGNIZED"),
         Kind::UnsupportedRoomVersion => (S::BAD_REQUEST, "M_UNSUPPORTED_ROOM_VERSION"),

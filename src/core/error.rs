@@ -85,6 +85,8 @@ pub enum Kind {
     /// Overloaded or stopping: 503, worth trying again.
     Unavailable,
     Unknown,
+    /// A position on a connection that we don't know (any more).
+    UnknownPos,
     UnknownToken {
         soft_logout: bool,
     },
@@ -127,6 +129,11 @@ impl Error {
 
     pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
         Self::Matrix { kind, message: message.into() }
+    }
+
+    /// The connection has to begin anew.
+    pub fn unknown_pos() -> Self {
+        Self::new(Kind::UnknownPos, "This position of the connection is not known any more")
     }
 
     pub fn internal(what: impl std::fmt::Display) -> Self {

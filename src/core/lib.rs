@@ -17,6 +17,7 @@ pub mod probe;
 pub mod push;
 pub mod relation;
 pub mod room_version;
+pub mod sliding;
 pub mod state;
 pub mod token;
 pub mod visibility;

@@ -56,11 +56,21 @@ pub struct TimelineToken {
     pub minor: i64,
 }
 
-/// Either, as a client hands it back.
+/// A place on a connection of sliding sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// All changes up to this position of the stream have been looked at for it.
+    pub pos: i64,
+    /// What the server knows by it of the connection. Nothing can be told from it.
+    pub key: u64,
+}
+
+/// Any of them, as a client hands it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Token {
     Sync(SyncToken),
     Timeline(TimelineToken),
+    Position(Position),
 }
 
 impl SyncToken {
@@ -86,6 +96,7 @@ impl Token {
         match self {
             Self::Sync(token) => token.boundary(),
             Self::Timeline(token) => *token,
+            Self::Position(token) => TimelineToken { topo: token.pos.saturating_add(1), minor: i64::MIN },
         }
     }
 }
@@ -103,11 +114,18 @@ impl fmt::Display for TimelineToken {
     }
 }
 
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p1_{}_{:x}", self.pos, self.key)
+    }
+}
+
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sync(token) => token.fmt(f),
             Self::Timeline(token) => token.fmt(f),
+            Self::Position(token) => token.fmt(f),
         }
     }
 }
@@ -121,9 +139,22 @@ impl FromStr for Token {
         let token = match parts.next() {
             Some("s1") => sync_token(parts).map(Self::Sync),
             Some("t1") => timeline_token(parts.next(), parts.next()).map(Self::Timeline),
+            Some("p1") => stream_position(parts.next(), parts.next()).map(Self::Position),
             _ => None,
         };
         token.filter(|token| token.to_string() == s).ok_or_else(|| Error::invalid_param("Not a token of this server"))
+    }
+}
+
+impl FromStr for Position {
+    type Err = Error;
+
+    /// Whatever else a client brings is of another server, or of another time: it has to begin anew.
+    fn from_str(s: &str) -> Result<Self> {
+        match s.parse() {
+            Ok(Token::Position(position)) => Ok(position),
+            _ => Err(Error::unknown_pos()),
+        }
     }
 }
 
@@ -134,6 +165,7 @@ impl FromStr for SyncToken {
         match s.parse()? {
             Token::Sync(token) => Ok(token),
             Token::Timeline(_) => Err(Error::invalid_param("A token of a room's timeline is no place to sync from")),
+            Token::Position(_) => Err(Error::invalid_param("A place on a connection is none for another kind of sync")),
         }
     }
 }
@@ -158,6 +190,11 @@ fn sync_token<'a>(mut parts: impl Iterator<Item = &'a str>) -> Option<SyncToken>
     Some(SyncToken { pos, serial, epoch, typing, to_device })
 }
 
+fn stream_position(pos: Option<&str>, key: Option<&str>) -> Option<Position> {
+    let pos = pos?.parse().ok().filter(|pos| *pos >= 0)?;
+    Some(Position { pos, key: u64::from_str_radix(key?, 16).ok()? })
+}
+
 fn timeline_token(topo: Option<&str>, minor: Option<&str>) -> Option<TimelineToken> {
     Some(TimelineToken { topo: topo?.parse().ok()?, minor: minor?.parse().ok()? })
 }
@@ -179,6 +216,8 @@ mod tests {
         let told = SyncToken { typing: false, to_device: Some(mark), ..typing };
         assert_eq!(told.to_string(), "s1_57_3_a9f_d55_c0de");
         assert_eq!(sync.boundary(), TimelineToken { topo: 58, minor: i64::MIN });
+        let position = Token::Position(Position { pos: 57, key: 0xc0de });
+        assert_eq!((position.to_string().as_str(), position.boundary()), ("p1_57_c0de", sync.boundary()));
         let timeline = Token::Timeline(TimelineToken { topo: 57, minor: -2 });
         assert_eq!(timeline.to_string(), "t1_57_-2");
         assert_eq!(timeline.boundary(), TimelineToken { topo: 57, minor: -2 });
@@ -212,6 +251,10 @@ mod tests {
             "t1_ 1_2",
             "t1_1_2\n",
             "t1_1_-0",
+            "p1_1",
+            "p1_-1_a",
+            "p1_1_A",
+            "p1_1_a_b",
             "s72594_4483_1934",
             "ä_1",
         ] {
@@ -220,7 +263,10 @@ mod tests {
                 other => panic!("{s}: {other:?}"),
             }
         }
-        assert!("t1_1_2".parse::<SyncToken>().is_err());
+        assert!("t1_1_2".parse::<SyncToken>().is_err() && "p1_1_2".parse::<SyncToken>().is_err());
+        for s in ["", "s1_1_2_3", "p1_1", "whatever"] {
+            assert!(matches!(s.parse::<Position>(), Err(Error::Matrix { kind: crate::Kind::UnknownPos, .. })), "{s}");
+        }
     }
 
     #[test]
@@ -236,12 +282,13 @@ mod tests {
         #[test]
         fn read_back_as_written(
             pos in 0..=i64::MAX, serial: u64, epoch: u64, typing: bool,
-            mark in proptest::option::of((0..=i64::MAX, any::<u32>())), topo: i64, minor: i64,
+            mark in proptest::option::of((0..=i64::MAX, any::<u32>())), topo: i64, minor: i64, key: u64,
         ) {
             let to_device = mark.map(|(pos, device)| Mark { pos, device });
             for token in [
                 Token::Sync(SyncToken { pos, serial, epoch, typing, to_device }),
                 Token::Timeline(TimelineToken { topo, minor }),
+                Token::Position(Position { pos, key }),
             ] {
                 let written = token.to_string();
                 prop_assert!(written.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'));
@@ -250,7 +297,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_read_prints_the_same(s in "[st]1(_-?[0-9a-f]{0,20}){0,6}|\\PC{0,20}") {
+        fn whatever_is_read_prints_the_same(s in "[stp]1(_-?[0-9a-f]{0,20}){0,6}|\\PC{0,20}") {
             if let Ok(token) = s.parse::<Token>() {
                 prop_assert_eq!(token.to_string(), s);
             }

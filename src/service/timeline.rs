@@ -340,6 +340,7 @@ impl Timelines {
         let at = wish.at.map(|t| match t {
             Token::Sync(t) => t.pos,
             Token::Timeline(t) => t.topo.saturating_sub(1),
+            Token::Position(t) => t.pos,
         });
         let of = StateOf::Type("m.room.member".to_owned());
         let (room, state) = self.visible_state(reader, room_id, of, at).await?;

@@ -7,6 +7,7 @@ pub mod account_data;
 pub mod accounts;
 #[cfg(test)]
 mod conformance;
+pub mod connections;
 pub mod dehydrated;
 pub mod directory;
 pub mod ephemeral;
@@ -29,6 +30,7 @@ pub mod refresh;
 pub mod registration_tokens;
 pub mod relations;
 pub mod reports;
+pub mod room_list;
 pub mod rooms;
 pub mod sessions;
 mod sqlite;
@@ -47,18 +49,23 @@ pub mod user_directory;
 use std::{path::PathBuf, sync::Arc};
 
 pub use account_data::{AccountDataChange, AccountDataSet, Scope};
+pub use connections::SavedConnection;
 pub use ephemeral::Receipt;
 pub use error::{Error, Result};
 pub use follow::Changes;
 pub use outbox::{Item, Outbox};
 pub use push_rules::{ChangedRules, RoomRules, RuleChanges};
 pub use relations::{Bundle, Bundles, Related, RelatedPage, ThreadPage, ThreadQuery, ThreadSummary};
+pub use room_list::{ListedRoom, RoomListPage};
 pub use rooms::{
     Base, Extremity, MembershipChange, Move, NewAlias, NewEvent, Persisted, Redaction, RoomCommit, RoomHead, RoomRow,
     StateChange, Status, StoredEvent, Transaction,
 };
 pub use stream::{SigningKey, Stream};
-pub use sync_page::{Lazy, RoomSync, Speaker, StrippedRoom, Summary, SyncPage, SyncQuery, Told, UnreadNow};
+pub use sync_page::{
+    AskedRoom, Lazy, RoomSync, SlidingPage, SlidingQuery, SlidingRoom, Speaker, StrippedRoom, Summary, SyncPage,
+    SyncQuery, Told, UnreadNow,
+};
 pub use tally::Work;
 pub use timeline::{
     Context, ContextQuery, Direction, Membership, Page, PageQuery, RoomView, StateOf, VisibilityLog, is_world_readable,
@@ -92,6 +99,8 @@ pub trait Storage:
     + key_backup::KeyBackups
     + key_backup::KeyBackupKeys
     + sync_page::SyncPages
+    + room_list::RoomLists
+    + connections::Connections
     + follow::Follow
     + keys::Keys
     + dehydrated::DehydratedDevices
@@ -153,6 +162,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
     let modules = [
         (account_data::ALL, account_data::ALL_BULK),
         (accounts::ALL, accounts::ALL_BULK),
+        (connections::ALL, connections::ALL_BULK),
         (dehydrated::ALL, dehydrated::ALL_BULK),
         (directory::ALL, directory::ALL_BULK),
         (ephemeral::ALL, ephemeral::ALL_BULK),
@@ -178,6 +188,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (relations::threads::ALL, relations::threads::ALL_BULK),
         (registration_tokens::ALL, registration_tokens::ALL_BULK),
         (reports::ALL, reports::ALL_BULK),
+        (room_list::ALL, room_list::ALL_BULK),
         (rooms::ALL, rooms::ALL_BULK),
         (rooms::merge::ALL, rooms::merge::ALL_BULK),
         (rooms::persist::ALL, rooms::persist::ALL_BULK),
@@ -186,6 +197,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (sync_page::members::ALL, sync_page::members::ALL_BULK),
         (sync_page::mine::ALL, sync_page::mine::ALL_BULK),
         (sync_page::shown::ALL, sync_page::shown::ALL_BULK),
+        (sync_page::sliding::ALL, sync_page::sliding::ALL_BULK),
         (sync_page::states::ALL, sync_page::states::ALL_BULK),
         (sync_page::stripped::ALL, sync_page::stripped::ALL_BULK),
         (sync_page::summaries::ALL, sync_page::summaries::ALL_BULK),

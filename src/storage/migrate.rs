@@ -57,6 +57,7 @@ const MIGRATIONS: &[Migration] = &[
     both!("0015_dehydrated_devices"),
     both!("0016_push_rules"),
     both!("0017_pushers"),
+    both!("0018_sliding"),
 ];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hearth_core::{
     event::Pdu,
     relation::{ANNOTATION, Relation},
+    sliding,
 };
 
 use self::persist::Persist;
@@ -182,6 +183,11 @@ impl NewEvent {
     /// Whether it can be the second of its kind.
     pub(crate) fn is_annotation(&self) -> bool {
         self.relation.as_ref().is_some_and(|relation| relation.rel_type == ANNOTATION)
+    }
+
+    /// Whether people see by it that something goes on in the room.
+    fn bumps(&self) -> bool {
+        self.status == Status::Accepted && sliding::bumps(&self.pdu.event_type.to_string())
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::{
     Sql, account_data,
     accounts::find_user,
-    dehydrated,
+    connections, dehydrated,
     error::Result,
     keys,
     outbox::{self, NewItem},
@@ -259,6 +259,7 @@ pub(crate) async fn end<T: Tx>(tx: &mut T, user_id: &str, devices: Vec<String>, 
     let gone = tx.execute(DELETE_DEVICES, args![user_id, devices.clone()]).await?;
     let pos = revoke(tx, user_id, &devices, ending.at_ms).await?;
     keys::forget_devices(tx, user_id, &devices, pos).await?;
+    connections::forget(tx, user_id, &devices).await?;
     pushers::forget_devices(tx, user_id, &devices).await?;
     account_data::forget_devices(tx, user_id, &devices, pos).await?;
     dehydrated::forget(tx, user_id, &devices).await?;
@@ -306,6 +307,7 @@ impl Op for Login {
             // Whoever comes now may be another program, or another person: its keys are not theirs, and neither is what was
             // sent to it, or to its pushers.
             keys::forget_devices(tx, &self.user_id, device, pos).await?;
+            connections::forget(tx, &self.user_id, device).await?;
             to_device::forget(tx, &self.user_id, &self.session.device_id).await?;
             dehydrated::forget(tx, &self.user_id, device).await?;
             pushers::forget_devices(tx, &self.user_id, device).await?;

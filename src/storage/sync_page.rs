@@ -3,6 +3,7 @@
 pub(crate) mod members;
 pub(crate) mod mine;
 pub(crate) mod shown;
+pub(crate) mod sliding;
 pub(crate) mod states;
 pub(crate) mod stripped;
 pub(crate) mod summaries;
@@ -14,7 +15,10 @@ use hearth_core::filter::Ignored;
 use ruma::api::client::filter::RoomEventFilter;
 
 use self::members::ReadSpeaker;
-pub use self::members::{Lazy, Speaker, Told};
+pub use self::{
+    members::{Lazy, Speaker, Told},
+    sliding::{AskedRoom, SlidingPage, SlidingQuery, SlidingRoom},
+};
 use self::{
     mine::{AccountData, Change, Mine, account_data, my_changes, my_rooms, older_account_data},
     shown::{Reading, Shown},
@@ -147,6 +151,8 @@ pub struct StrippedRoom {
 /// The aggregate of what a sync reads.
 pub trait SyncPages: Send + Sync {
     fn sync_page(&self, query: SyncQuery) -> Answer<'_, SyncPage>;
+    /// The same for an answer of sliding sync, in which each room is asked for by itself.
+    fn sliding_page(&self, query: SlidingQuery) -> Answer<'_, SlidingPage>;
     /// Of a page no more than what the user has not read in these rooms.
     fn unread(&self, user_id: &str, ignored: Arc<Ignored>, rooms: Vec<i64>) -> Answer<'_, UnreadNow>;
     /// And no more than who sent this message. `None` if they never were a member of its room.
@@ -165,6 +171,10 @@ pub struct UnreadNow {
 impl<E: Engine> SyncPages for Sql<E> {
     fn sync_page(&self, query: SyncQuery) -> Answer<'_, SyncPage> {
         self.0.read(ReadSync(query))
+    }
+
+    fn sliding_page(&self, query: SlidingQuery) -> Answer<'_, SlidingPage> {
+        self.0.read(sliding::ReadSliding(query))
     }
 
     fn unread(&self, user_id: &str, ignored: Arc<Ignored>, rooms: Vec<i64>) -> Answer<'_, UnreadNow> {
@@ -245,6 +255,11 @@ impl Query for ReadSync {
     }
 }
 
+/// A room with all its state, and no receipts.
+fn all_of(mine: Mine, low: i64, high: i64, state_from: i64, q: &SyncQuery) -> Shown {
+    Shown { mine, low, high, state_from, limit: q.timeline_limit, receipts_from: None, required: None }
+}
+
 impl ReadSync {
     /// Which rooms are shown, and how much of them; and of which no more than a stranger may know.
     fn choose(&self, mine: Vec<Mine>, head: i64, changes: &HashMap<i64, Change>) -> (Vec<Shown>, Vec<Mine>) {
@@ -259,7 +274,7 @@ impl ReadSync {
                 "join" => {
                     let low = if was_in { since } else { 0 };
                     let state_from = if q.full_state { 0 } else { low };
-                    shown.push(Shown { mine, low, high: head, state_from });
+                    shown.push(Shown { receipts_from: Some(low), ..all_of(mine, low, head, state_from, q) });
                 }
                 "leave" | "ban" => {
                     let is_wanted = match q.since {
@@ -270,7 +285,8 @@ impl ReadSync {
                     // Somebody who joined and left meanwhile sees the room from its beginning, as a joiner does.
                     let from = if change.is_some_and(Change::joined) && !was_in { 0 } else { since };
                     if is_wanted {
-                        shown.push(Shown { low: from, high: mine.pos, state_from: from, mine });
+                        let high = mine.pos;
+                        shown.push(all_of(mine, from, high, from, q));
                     }
                 }
                 "invite" | "knock" if mine.pos > since => stripped.push(mine),

@@ -2,10 +2,10 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
 
-mod data;
-mod memory;
+pub(super) mod data;
+pub(super) mod memory;
 mod room;
-mod to_device;
+pub(super) mod to_device;
 mod unread;
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
@@ -196,7 +196,7 @@ impl Syncs {
     }
 
     /// What the page tells of this device, and what is known of the user's others if that is still so.
-    fn keys_left(&self, reader: Reader<'_>, page: &SyncPage, before: Option<&Following>) -> KeysLeft {
+    pub(super) fn keys_left(&self, reader: Reader<'_>, page: &SyncPage, before: Option<&Following>) -> KeysLeft {
         let journal = &self.known.journal;
         // Another process may have written up to the head of the page what nobody here has been woken for.
         let so_still =

@@ -39,11 +39,14 @@ impl KeysLeft {
 /// fallback keys that the server knows none.
 pub(super) fn show_left(response: &mut Response, counts: &KeyCounts) {
     response.device_one_time_keys_count = shown(counts);
-    let unused = counts.unused_fallbacks.iter().map(|algorithm| algorithm.as_str().into());
-    response.device_unused_fallback_key_types = Some(unused.collect());
+    response.device_unused_fallback_key_types = Some(unused(counts));
 }
 
-fn shown(counts: &KeyCounts) -> BTreeMap<OneTimeKeyAlgorithm, UInt> {
+pub(super) fn unused(counts: &KeyCounts) -> Vec<OneTimeKeyAlgorithm> {
+    counts.unused_fallbacks.iter().map(|algorithm| algorithm.as_str().into()).collect()
+}
+
+pub(super) fn shown(counts: &KeyCounts) -> BTreeMap<OneTimeKeyAlgorithm, UInt> {
     let none = std::iter::once((OneTimeKeyAlgorithm::SignedCurve25519, UInt::MIN));
     let left = |(algorithm, n): (&String, &i64)| (algorithm.as_str().into(), UInt::try_from(*n).unwrap_or_default());
     none.chain(counts.one_time.iter().map(left)).collect()
@@ -55,6 +58,6 @@ pub(super) fn show_lists(response: &mut Response, lists: DeviceLists) -> Result<
     Ok(())
 }
 
-fn users(users: Vec<String>) -> Result<Vec<OwnedUserId>> {
+pub(super) fn users(users: Vec<String>) -> Result<Vec<OwnedUserId>> {
     users.into_iter().map(|user| user.try_into().map_err(Error::internal)).collect()
 }

@@ -4,11 +4,13 @@ mod classic;
 mod following;
 mod keys;
 mod presence;
+mod sliding;
 mod speakers;
 mod told;
 
 use std::{sync::Arc, time::Duration};
 
+use hearth_core::clock::{Clock, Rng};
 use hearth_storage::Storage;
 use moka::sync::Cache;
 use ruma::OwnedUserId;
@@ -24,6 +26,7 @@ use crate::{
 
 pub use classic::SyncWish;
 use following::Following;
+pub use sliding::{Slid, SlidingWish};
 
 /// Answers syncs.
 pub struct Syncs {
@@ -44,6 +47,11 @@ pub struct Syncs {
     /// before the next read, and with the journal whether that has to be one of the database.
     following: Cache<OwnedUserId, Arc<Following>>,
     told: told::ToldMembers,
+    /// The rooms of those who use sliding sync, as their lists are sorted and filtered.
+    my_rooms: Cache<OwnedUserId, Arc<sliding::MyRooms>>,
+    connections: sliding::Connections,
+    clock: Arc<dyn Clock>,
+    rng: Arc<dyn Rng>,
     speakers: speakers::Speakers,
     /// When news for a room of thousands take a look at the database, they take turns: whoever waits here holds nothing,
     /// and what others ask of the database is not behind all of them.
@@ -55,6 +63,7 @@ const READS_AT_ONCE: usize = 64;
 
 /// Bytes of it kept in memory.
 const FOLLOWING_BYTES: u64 = 64 << 20;
+const MY_ROOMS_BYTES: u64 = 128 << 20;
 
 /// How long a sync waits for news.
 #[derive(Clone, Copy, Debug)]
@@ -76,15 +85,21 @@ pub struct Sources {
     pub push_rules: Arc<PushRules>,
     pub sessions: Arc<Sessions>,
     pub shutdown: Shutdown,
+    pub clock: Arc<dyn Clock>,
+    pub rng: Arc<dyn Rng>,
 }
 
 impl Syncs {
     pub fn new(sources: Sources, epoch: u64, timeouts: Timeouts) -> Arc<Self> {
-        let Sources { storage, notifier, known, serial, typing, presence, shapes, push_rules, sessions, shutdown } =
-            sources;
+        let Sources { storage, notifier, known, serial, typing, presence, shapes, push_rules, sessions, .. } = sources;
+        let Sources { shutdown, clock, rng, .. } = sources;
         let following = Cache::builder()
             .weigher(|_, f: &Arc<Following>| u32::try_from(f.bytes()).unwrap_or(u32::MAX))
             .max_capacity(FOLLOWING_BYTES)
+            .build();
+        let my_rooms = Cache::builder()
+            .weigher(|_, mine: &Arc<sliding::MyRooms>| u32::try_from(mine.bytes()).unwrap_or(u32::MAX))
+            .max_capacity(MY_ROOMS_BYTES)
             .build();
         Arc::new(Self {
             storage,
@@ -101,6 +116,10 @@ impl Syncs {
             timeouts,
             following,
             told: told::ToldMembers::new(),
+            my_rooms,
+            connections: sliding::Connections::new(),
+            clock,
+            rng,
             speakers: speakers::Speakers::new(),
             turns: Semaphore::new(READS_AT_ONCE),
         })

@@ -36,10 +36,13 @@ use crate::{
         erased::Erased, moves::Moves, presence::Presence, pushers::Deliveries, rooms::Rooms, sessions::Sessions,
     },
     shutdown::Shutdown,
+    sync::Syncs,
 };
 
 /// How often "last seen" is written down.
 const FLUSH_SEEN: Duration = Duration::from_secs(10);
+/// How often it is written down what connections of sliding sync were told.
+const SAVE_CONNECTIONS: Duration = Duration::from_secs(30);
 /// The queue, and the only item in it, of looking for old rows.
 const PURGE: &str = "purge";
 const PURGE_EVERY: Duration = Duration::from_secs(600);
@@ -57,6 +60,7 @@ pub struct Workers {
     pub sessions: Arc<Sessions>,
     pub erased: Arc<Erased>,
     pub moves: Moves,
+    pub syncs: Arc<Syncs>,
     pub deliveries: Deliveries,
     pub shutdown: Shutdown,
     pub transaction_retention_s: u64,
@@ -96,6 +100,12 @@ pub fn start(workers: Workers, supervisor: &Supervisor) -> Arc<Pulse> {
         async move { w.sessions.flush_seen().await }
     };
     supervisor.start("last_seen", every(Arc::clone(&workers), FLUSH_SEEN, flush));
+    let w = Arc::clone(&workers);
+    let save = move || {
+        let w = Arc::clone(&w);
+        async move { w.syncs.save_connections().await }
+    };
+    supervisor.start("connections", every(Arc::clone(&workers), SAVE_CONNECTIONS, save));
     supervisor.start(PURGE, purge_by_turns(workers));
     pulse
 }

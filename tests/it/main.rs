@@ -30,6 +30,7 @@ mod relations;
 mod reports;
 mod rooms;
 mod secrets;
+mod sliding;
 mod spaces;
 mod sync;
 mod sync_filters;

@@ -26,6 +26,7 @@ mod relations;
 mod reports;
 mod rooms;
 mod shared_secret;
+mod sliding;
 mod spaces;
 mod sync;
 mod tags;
@@ -61,6 +62,7 @@ pub fn routes(r: Routes) -> Routes {
     let r = messages::routes(r);
     let r = relations::routes(r);
     let r = sync::routes(r);
+    let r = sliding::routes(r);
     let r = to_device::routes(r);
     let r = voip::routes(r);
     let r = key_backup::routes(r);

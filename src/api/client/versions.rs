@@ -15,7 +15,7 @@ pub fn routes(r: Routes) -> Routes {
 const VERSIONS: [&str; 4] = ["r0.5.0", "r0.6.0", "r0.6.1", "v1.1"];
 
 /// What works, but belongs to versions that are not named yet, or had another name at first.
-const UNSTABLE: [&str; 9] = [
+const UNSTABLE: [&str; 10] = [
     // Cross-signing.
     "org.matrix.e2e_cross_signing",
     // Threads, their list, and relations that are read forwards.
@@ -31,6 +31,8 @@ const UNSTABLE: [&str; 9] = [
     "org.matrix.msc4115.membership_on_events",
     // The state after a timeline.
     "org.matrix.msc4222",
+    // Sliding sync.
+    "org.matrix.simplified_msc3575",
 ];
 
 async fn versions(_: Api, _: Public<Request>) -> Result<Response> {

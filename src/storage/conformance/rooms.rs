@@ -2,6 +2,7 @@
 
 mod commits;
 mod following;
+mod listing;
 mod merge;
 mod reading;
 mod relating;
@@ -16,7 +17,8 @@ use crate::{
     AccountDataChange, Base, Direction, MembershipChange, NewAlias, NewEvent, Notice, Page, PageQuery, Persisted,
     Receipt, Redaction, RoomCommit, RoomSync, Scope, StateChange, StateOf, Status, StoredEvent, SyncPage, SyncQuery,
     Transaction, account_data::AccountData as _, directory::Directory as _, ephemeral::Receipts as _,
-    follow::Follow as _, rooms::Rooms as _, sync_page::SyncPages as _, timeline::Timeline as _,
+    follow::Follow as _, room_list::RoomLists as _, rooms::Rooms as _, sync_page::SyncPages as _,
+    timeline::Timeline as _,
 };
 
 /// A room as whoever decides on commits knows it.

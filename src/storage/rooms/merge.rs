@@ -20,11 +20,11 @@ use crate::{
 };
 
 statements! {
-    ROOMS_NOW = "SELECT room_sn, rev, tips,
+    ROOMS_NOW = "SELECT room_sn, rev, tips, bump_pos,
         (SELECT MAX(a.pos) FROM account_data a WHERE a.room_sn = 0 AND a.type = 'm.push_rules')
         FROM rooms WHERE room_sn = ANY($1)";
     WHICH_STORED = "SELECT sn FROM events WHERE sn = ANY($1)";
-    alter MOVE_ROOMS = "rooms" ("room_sn": Int, "tips": Blob, "last_pos": Int, "touched_pos": Int);
+    alter MOVE_ROOMS = "rooms" ("room_sn": Int, "tips": Blob, "last_pos": Int, "touched_pos": Int, "bump_pos": Int);
     bulk TAKE_TRANSACTIONS = "transactions" (
         "user_id": Text, "device_id": Text, "txn_id": Text, "scope": Text, "result": Text, "created_ms": Int
     ) "ON CONFLICT DO NOTHING";
@@ -35,6 +35,7 @@ struct Now {
     rev: i64,
     tips: Vec<i64>,
     last_pos: Option<i64>,
+    bump_pos: i64,
     /// Where somebody changed their push rules last.
     rules: i64,
 }
@@ -86,7 +87,7 @@ impl Persist {
                 }
             };
             let pos = tx.next_pos()?;
-            now.move_to(c, pos);
+            now.move_to(c, event, pos);
             made.insert(event.sn);
             let thread = roots.thread(c.room_sn, &event.notice);
             events.push(event_row(event, c, pos, thread)?);
@@ -115,7 +116,9 @@ impl Persist {
         }
         tx.insert_rows(INSERT_EVENTS, &events).await?;
         relating.store(tx, &placed).await?;
-        let moved = |(sn, now): (i64, Now)| Some(args![sn, pack(&now.tips), now.last_pos?, now.last_pos?].to_vec());
+        let moved = |(sn, now): (i64, Now)| {
+            Some(args![sn, pack(&now.tips), now.last_pos?, now.last_pos?, now.bump_pos].to_vec())
+        };
         let moved: Vec<_> = rooms.into_iter().filter_map(moved).collect();
         tx.insert_rows(MOVE_ROOMS, &moved).await?;
         unread::count_all(tx, &additions).await?;
@@ -135,9 +138,12 @@ impl Persist {
 }
 
 impl Now {
-    fn move_to(&mut self, c: &RoomCommit, pos: i64) {
+    fn move_to(&mut self, c: &RoomCommit, event: &NewEvent, pos: i64) {
         self.tips = c.tips_after(std::mem::take(&mut self.tips));
         self.last_pos = Some(pos);
+        if event.bumps() {
+            self.bump_pos = pos;
+        }
     }
 }
 
@@ -147,8 +153,9 @@ async fn rooms_now<T: Tx>(tx: &mut T, ops: &[&Persist]) -> Result<BTreeMap<i64, 
     sns.dedup();
     let mut rooms = BTreeMap::new();
     for mut row in tx.query(ROOMS_NOW, args![sns]).await? {
-        let rules = row.get::<Option<i64>>(3)?.unwrap_or(0);
-        let now = Now { rev: row.get(1)?, tips: unpack(&row.get::<Vec<u8>>(2)?), last_pos: None, rules };
+        let rules = row.get::<Option<i64>>(4)?.unwrap_or(0);
+        let (rev, tips, bump_pos) = (row.get(1)?, unpack(&row.get::<Vec<u8>>(2)?), row.get(3)?);
+        let now = Now { rev, tips, last_pos: None, bump_pos, rules };
         rooms.insert(row.get(0)?, now);
     }
     Ok(rooms)

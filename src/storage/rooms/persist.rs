@@ -28,7 +28,8 @@ statements! {
     INSERT_ROOM = "INSERT INTO rooms (room_sn, room_id, version, rev, state_root, joined, invited, tips, last_pos, touched_pos)
         VALUES ($1, $2, $3, 0, $4, 0, 0, $5, 0, 0)";
     UPDATE_ROOM = "UPDATE rooms SET rev = rev + $2, state_root = $3, joined = joined + $4, invited = invited + $5, tips = $6,
-        last_pos = CASE WHEN $7 > last_pos THEN $7 ELSE last_pos END, touched_pos = $8
+        last_pos = CASE WHEN $7 > last_pos THEN $7 ELSE last_pos END, touched_pos = $8,
+        bump_pos = CASE WHEN $9 > bump_pos THEN $9 ELSE bump_pos END
         WHERE room_sn = $1";
     INSERT_TRANSACTION = "INSERT INTO transactions (user_id, device_id, txn_id, scope, result, created_ms)
         VALUES ($1, $2, $3, $4, $5, $6)";
@@ -97,6 +98,7 @@ impl Op for Persist {
         // What was refused is in nobody's timeline.
         let mut shown = c.events.iter().zip(&positions).filter(|(e, _)| e.status == Status::Accepted);
         let last_shown = shown.next_back().map_or(0, |(_, pos)| *pos);
+        let last_bump = c.last_bump(&positions);
 
         if let Base::New { room_id, version } = &c.base {
             tx.execute(INSERT_ROOM, args![c.room_sn, room_id, version, c.state_root.clone(), Vec::<u8>::new()]).await?;
@@ -114,8 +116,8 @@ impl Op for Persist {
         }
         let (joined, invited) = self.state_changes(tx, &positions).await?;
         let rev_step = i64::from(!c.changes.is_empty());
-        let update =
-            args![c.room_sn, rev_step, c.state_root.clone(), joined, invited, pack(&tips), last_shown, last_pos];
+        let (root, tips) = (c.state_root.clone(), pack(&tips));
+        let update = args![c.room_sn, rev_step, root, joined, invited, tips, last_shown, last_pos, last_bump];
         tx.execute(UPDATE_ROOM, update).await?;
 
         if let Some(t) = &c.transaction {
@@ -167,6 +169,12 @@ impl RoomCommit {
         tips.retain(|sn| !self.consumed.contains(sn) && !self.extremities.contains(sn));
         tips.extend(&self.extremities);
         tips
+    }
+
+    /// The position of the last of its events by which people see that something goes on in the room; 0 if there is none.
+    fn last_bump(&self, positions: &[i64]) -> i64 {
+        let bumps = |(event, _): &(&NewEvent, &i64)| event.bumps();
+        self.events.iter().zip(positions).rev().find(bumps).map_or(0, |(_, pos)| *pos)
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::{
     borrow::Cow,
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
+use hearth_core::sliding::Required;
 use serde::Deserialize;
 
-use super::{summaries::Heroes, timelines::TimelinePart};
+use super::summaries::Heroes;
 use crate::{
     Result,
     error::corrupt,
@@ -20,6 +21,8 @@ use crate::{
 statements! {
     SENDERS_MEMBERS = "SELECT c.room_sn, c.state_key, c.event_sn FROM events e JOIN current_state c
         ON c.room_sn = e.room_sn AND c.type = 'm.room.member' AND c.state_key = e.sender WHERE e.sn = ANY($1)";
+    NAMED = "SELECT room_sn, state_key, event_sn FROM current_state
+        WHERE room_sn = ANY($1) AND type = 'm.room.member' AND state_key = ANY($2)";
     SPEAKER = "SELECT r.version, c.event_sn FROM events e JOIN rooms r ON r.room_sn = e.room_sn JOIN current_state c
         ON c.room_sn = e.room_sn AND c.type = 'm.room.member' AND c.state_key = e.sender WHERE e.sn = $1";
 }
@@ -62,25 +65,25 @@ pub struct Lazy {
 /// By room: members, with the number of their current membership event.
 pub(super) type Members = HashMap<i64, HashMap<String, i64>>;
 
-/// The members who have to be told of beside these timelines and heroes; in rooms that are shown `afresh`, also if they
+/// The members who have to be told of beside those who speak in timelines, and heroes; in rooms that are shown `afresh`, also if they
 /// were told of before.
-pub(super) async fn wanted_members<R: Reads>(
+pub(super) async fn wanted_members<'a, R: Reads>(
     tx: &mut R,
     lazy: &Lazy,
-    timelines: &HashMap<i64, TimelinePart>,
-    heroes: &HashMap<i64, Heroes>,
+    speak: impl Iterator<Item = &'a StoredEvent>,
+    heroes: impl Iterator<Item = (&'a i64, &'a Heroes)>,
     afresh: &HashSet<i64>,
 ) -> Result<Members> {
     #[derive(Deserialize)]
-    struct Sent<'a> {
+    struct Sent<'e> {
         #[serde(borrow)]
-        sender: Cow<'a, str>,
+        sender: Cow<'e, str>,
     }
     let known = |room: &i64, user: &str| {
         !lazy.redundant && !afresh.contains(room) && lazy.told.get(room).is_some_and(|told| told.contains(user))
     };
     let mut by_sender = HashMap::<(i64, Cow<'_, str>), i64>::new();
-    for event in timelines.values().flat_map(|t| &t.events) {
+    for event in speak {
         let sent: Sent<'_> = serde_json::from_str(&event.json).map_err(corrupt)?;
         if !known(&event.room_sn, &sent.sender) {
             by_sender.insert((event.room_sn, sent.sender), event.sn);
@@ -99,4 +102,32 @@ pub(super) async fn wanted_members<R: Reads>(
         }
     }
     Ok(members)
+}
+
+/// Adds the members whom a client wants by name, in each of these rooms.
+pub(super) async fn named_members<R: Reads>(
+    tx: &mut R,
+    rooms: &[(i64, &Required)],
+    members: &mut Members,
+) -> Result<()> {
+    let (mut asked, mut users) = (BTreeSet::new(), BTreeSet::new());
+    for (room, required) in rooms.iter().filter(|(_, required)| !required.all_members()) {
+        let known = members.get(room);
+        for user in required.named_members().filter(|user| known.is_none_or(|known| !known.contains_key(*user))) {
+            asked.insert(*room);
+            users.insert(user.to_owned());
+        }
+    }
+    let asked: Vec<i64> = asked.into_iter().collect();
+    if users.is_empty() {
+        return Ok(());
+    }
+    let wanted: HashMap<i64, &Required> = rooms.iter().copied().collect();
+    for mut row in tx.query(NAMED, args![asked, users.into_iter().collect::<Vec<_>>()]).await? {
+        let (room, user): (i64, String) = (row.get(0)?, row.get(1)?);
+        if wanted.get(&room).is_some_and(|required| required.wants("m.room.member", &user)) {
+            members.entry(room).or_default().insert(user, row.get(2)?);
+        }
+    }
+    Ok(())
 }

@@ -9,13 +9,16 @@ use crate::{
     Result,
     error::corrupt,
     rooms::{RoomRow, room_row},
-    tx::{Reads, args, statements},
+    tx::{Reads, Row, args, statements},
 };
 
 statements! {
     MY_ROOMS = "SELECT r.room_sn, r.room_id, r.version, r.rev, r.state_root, r.joined, r.invited, r.last_pos,
         m.membership, m.event_sn, m.pos, m.forgotten
         FROM memberships m JOIN rooms r ON r.room_sn = m.room_sn WHERE m.user_id = $1";
+    MY_ROOMS_AMONG = "SELECT r.room_sn, r.room_id, r.version, r.rev, r.state_root, r.joined, r.invited, r.last_pos,
+        m.membership, m.event_sn, m.pos, m.forgotten
+        FROM memberships m JOIN rooms r ON r.room_sn = m.room_sn WHERE m.user_id = $1 AND m.room_sn = ANY($2)";
     MY_CHANGES = "SELECT room_sn, pos, membership, prev FROM membership_changes
         WHERE user_id = $1 AND pos > $2 ORDER BY pos";
     OLDER_ACCOUNT_DATA = "SELECT room_sn, type, content FROM account_data
@@ -37,6 +40,16 @@ pub(super) struct Mine {
 }
 
 impl Mine {
+    fn new(row: &mut Row) -> Result<Self> {
+        Ok(Self {
+            room: room_row(row, 0)?,
+            membership: row.get(8)?,
+            event_sn: row.get(9)?,
+            pos: row.get(10)?,
+            forgotten: row.get(11)?,
+        })
+    }
+
     pub(super) fn id(&self) -> Result<&RoomId> {
         self.room.room_id.as_str().try_into().map_err(corrupt)
     }
@@ -51,6 +64,16 @@ pub(super) struct Change {
 }
 
 impl Change {
+    /// The membership after a position, if it changed later.
+    pub(super) fn at(&self, pos: i64) -> Option<&str> {
+        let before = self.log.iter().rev().find(|(at, _)| *at <= pos);
+        before.map_or(self.prev.as_deref(), |(_, membership)| Some(membership.as_str()))
+    }
+
+    pub(super) fn joined_after(&self, pos: i64) -> bool {
+        self.log.iter().any(|(at, membership)| *at > pos && membership == "join")
+    }
+
     pub(super) fn joined(&self) -> bool {
         self.log.iter().any(|(_, membership)| membership == "join")
     }
@@ -62,19 +85,18 @@ pub(super) type AccountData = HashMap<i64, Vec<(String, Option<String>)>>;
 pub(super) async fn my_rooms<R: Reads>(tx: &mut R, q: &SyncQuery) -> Result<Vec<Mine>> {
     let mut mine = Vec::new();
     for mut row in tx.query(MY_ROOMS, args![&q.user_id]).await? {
-        let room = room_row(&mut row, 0)?;
-        let wanted = q.only_rooms.as_ref().is_none_or(|only| only.contains(&room.room_id));
-        if wanted && !q.not_rooms.contains(&room.room_id) {
-            mine.push(Mine {
-                room,
-                membership: row.get(8)?,
-                event_sn: row.get(9)?,
-                pos: row.get(10)?,
-                forgotten: row.get(11)?,
-            });
+        let room = Mine::new(&mut row)?;
+        let wanted = q.only_rooms.as_ref().is_none_or(|only| only.contains(&room.room.room_id));
+        if wanted && !q.not_rooms.contains(&room.room.room_id) {
+            mine.push(room);
         }
     }
     Ok(mine)
+}
+
+/// Those among these.
+pub(super) async fn my_rooms_among<R: Reads>(tx: &mut R, user_id: &str, rooms: Vec<i64>) -> Result<Vec<Mine>> {
+    tx.query(MY_ROOMS_AMONG, args![user_id, rooms]).await?.iter_mut().map(Mine::new).collect()
 }
 
 pub(super) async fn my_changes<R: Reads>(tx: &mut R, q: &SyncQuery) -> Result<HashMap<i64, Change>> {

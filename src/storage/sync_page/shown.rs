@@ -6,11 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use hearth_core::filter::{Ignored, Sieve};
+use hearth_core::{
+    filter::{Ignored, Sieve},
+    sliding::Required,
+};
 
 use super::{
     RoomSync, Summary, SyncQuery,
-    members::{Members, wanted_members},
+    members::{Members, named_members, wanted_members},
     mine::{Change, Mine},
     states::{Deltas, Showing, StatePart, StateSpan, read_deltas, read_states},
     summaries::{Heroes, read_heroes},
@@ -43,6 +46,12 @@ pub(super) struct Shown {
     pub(super) high: i64,
     /// Of the state, what changed after this position; all of it where this is 0.
     pub(super) state_from: i64,
+    /// The newest so many events.
+    pub(super) limit: i64,
+    /// Receipts after this position, if any.
+    pub(super) receipts_from: Option<i64>,
+    /// If not all of the state is wanted.
+    pub(super) required: Option<Arc<Required>>,
 }
 
 impl Shown {
@@ -51,7 +60,8 @@ impl Shown {
     }
 
     fn span(&self) -> Result<Span<'_>> {
-        Ok(Span { room_sn: self.sn(), room_id: self.mine.id()?, low: self.low, high: self.high })
+        let (room_sn, room_id) = (self.sn(), self.mine.id()?);
+        Ok(Span { room_sn, room_id, low: self.low, high: self.high, limit: self.limit })
     }
 
     pub(super) fn is_left(&self) -> bool {
@@ -64,6 +74,15 @@ impl Shown {
 
     fn is_whole(&self) -> bool {
         self.state_from == 0
+    }
+
+    /// If members are loaded lazily at all, whether they are here.
+    fn is_lazy(&self) -> bool {
+        self.required.as_ref().is_none_or(|required| required.is_lazy())
+    }
+
+    fn wants_member(&self, user: &str) -> bool {
+        self.required.as_ref().is_none_or(|required| required.wants("m.room.member", user))
     }
 }
 
@@ -90,6 +109,13 @@ pub(super) struct Contents {
     bundles: Bundles,
 }
 
+impl Contents {
+    /// The numbers of the memberships of those after whom rooms may be called.
+    pub(super) fn heroes(&self) -> impl Iterator<Item = i64> {
+        self.heroes.values().flatten().map(|(_, event_sn)| *event_sn)
+    }
+}
+
 impl Reading<'_> {
     pub(super) async fn read<R: Reads>(&self, tx: &mut R, rooms: &[Shown]) -> Result<Contents> {
         // A joiner may not see all of what was before; nor somebody who was away for a while all of what was said then.
@@ -97,7 +123,7 @@ impl Reading<'_> {
         let partly_seen: Vec<i64> = rooms.iter().filter(partly_seen).map(Shown::sn).collect();
         let logs = visibility_logs(tx, &partly_seen, &self.q.user_id).await?;
         let timelines = self.timelines(tx, rooms, &logs).await?;
-        let spans: Vec<StateSpan> = rooms.iter().filter_map(|r| state_span(r, logs.get(&r.sn()))).collect();
+        let spans: Vec<StateSpan> = rooms.iter().filter_map(|r| self.state_span(r, logs.get(&r.sn()))).collect();
         let showing = Showing { rooms: &spans, after: self.q.state_after, timelines: &timelines };
         let deltas = read_deltas(tx, showing).await?;
         let heroes = self.heroes(tx, rooms, &deltas).await?;
@@ -143,7 +169,7 @@ impl Reading<'_> {
         logs: &HashMap<i64, VisibilityLog>,
     ) -> Result<HashMap<i64, TimelinePart>> {
         let sieve = Sieve::new(self.q.filter.clone(), Arc::clone(&self.ignored));
-        let wanted = Wanted { user_id: &self.q.user_id, limit: self.q.timeline_limit, sieve: &sieve };
+        let wanted = Wanted { user_id: &self.q.user_id, sieve: &sieve };
         let with_news = rooms.iter().filter(|r| r.has_news());
         let spans: Vec<Span<'_>> = with_news.map(Shown::span).collect::<Result<_>>()?;
         let mut timelines = read_timelines(tx, &spans, logs, wanted).await?;
@@ -177,18 +203,42 @@ impl Reading<'_> {
         let Some(lazy) = &self.q.lazy else { return Ok(None) };
         let afresh = || rooms.iter().filter(|r| r.is_left() || r.is_whole());
         let sns: HashSet<i64> = afresh().map(Shown::sn).collect();
-        let mut members = wanted_members(tx, lazy, timelines, heroes, &sns).await?;
-        for room in afresh() {
+        let lazily: HashSet<i64> = rooms.iter().filter(|r| r.is_lazy()).map(Shown::sn).collect();
+        let speak = timelines.iter().filter(|(sn, _)| lazily.contains(sn)).flat_map(|(_, t)| &t.events);
+        let heroes = heroes.iter().filter(|(sn, _)| lazily.contains(sn));
+        let mut members = wanted_members(tx, lazy, speak, heroes, &sns).await?;
+        for room in afresh().filter(|room| room.wants_member(&self.q.user_id)) {
             members.entry(room.sn()).or_default().insert(self.q.user_id.clone(), room.mine.event_sn);
         }
+        let named = afresh().filter_map(|room| Some((room.sn(), &**room.required.as_ref()?))).collect::<Vec<_>>();
+        named_members(tx, &named, &mut members).await?;
         Ok(Some(members))
+    }
+
+    /// How much of the state is shown, if any.
+    fn state_span(&self, room: &Shown, log: Option<&VisibilityLog>) -> Option<StateSpan> {
+        let high = match room.is_left() {
+            true => log.and_then(VisibilityLog::left_at)?,
+            false => room.high,
+        };
+        let shown = room.is_whole() || room.has_news();
+        let all_members = room.required.as_ref().is_some_and(|required| required.all_members());
+        shown.then(|| StateSpan {
+            room_sn: room.sn(),
+            low: room.state_from,
+            high,
+            lazily: self.q.lazy.is_some() && !all_members,
+            required: room.required.clone(),
+        })
     }
 
     /// Of the rooms that the user is in: one statement for those that go on, one for the new.
     async fn receipts<R: Reads>(&self, tx: &mut R, rooms: &[Shown]) -> Result<HashMap<i64, Vec<Receipt>>> {
         let mut by_low = BTreeMap::<i64, Vec<i64>>::new();
         for room in rooms.iter().filter(|r| !r.is_left()) {
-            by_low.entry(room.low).or_default().push(room.sn());
+            if let Some(low) = room.receipts_from {
+                by_low.entry(low).or_default().push(room.sn());
+            }
         }
         let mut receipts = HashMap::<i64, Vec<Receipt>>::new();
         for (low, rooms) in by_low {
@@ -251,8 +301,9 @@ impl Reading<'_> {
     /// If members are loaded lazily: of whom the room tells.
     fn told(&self, room: &Shown, contents: &Contents) -> Vec<String> {
         let Some(members) = &contents.members else { return Vec::new() };
-        let loaded = members.get(&room.sn()).into_iter().flat_map(HashMap::keys).cloned();
-        let changed = contents.deltas.members(room.sn(), self.head).filter(|_| !room.is_whole());
+        let members = members.get(&room.sn()).filter(|_| room.is_lazy());
+        let loaded = members.into_iter().flat_map(HashMap::keys).cloned();
+        let changed = contents.deltas.members(room.sn(), self.head).filter(|_| room.is_lazy() && !room.is_whole());
         loaded.chain(changed.map(str::to_owned)).collect()
     }
 }
@@ -270,16 +321,6 @@ fn end_at_the_leave(timeline: &mut TimelinePart, mine: &Mine, log: Option<&Visib
             timeline.limited = timeline.events.is_empty();
         }
     }
-}
-
-/// How much of the state is shown, if any.
-fn state_span(room: &Shown, log: Option<&VisibilityLog>) -> Option<StateSpan> {
-    let high = match room.is_left() {
-        true => log.and_then(VisibilityLog::left_at)?,
-        false => room.high,
-    };
-    let shown = room.is_whole() || room.has_news();
-    shown.then_some(StateSpan { room_sn: room.sn(), low: room.state_from, high })
 }
 
 /// The boundary before a timeline: that of its first event, else behind what came before it.

@@ -1,6 +1,11 @@
 //! The state beside a timeline, of many rooms.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use hearth_core::sliding::Required;
 
 use super::{members::Members, timelines::TimelinePart};
 use crate::{
@@ -20,6 +25,9 @@ statements! {
         UNION ALL SELECT room_sn, type, state_key, event_sn FROM current_state
             WHERE room_sn = ANY($1) AND type > 'm.room.member'";
 }
+
+/// What a room is called and looks like is told beside its state, wanted or not.
+const SHOWN_BESIDE: [&str; 2] = ["m.room.name", "m.room.avatar"];
 
 /// Type and state key.
 type Key = (String, String);
@@ -69,11 +77,23 @@ pub(super) struct StateSpan {
     pub(super) low: i64,
     /// as it was here.
     pub(super) high: i64,
+    /// Of members only those who are loaded lazily.
+    pub(super) lazily: bool,
+    /// If not all of it is wanted.
+    pub(super) required: Option<Arc<Required>>,
 }
 
 impl StateSpan {
     fn is_whole(&self) -> bool {
         self.low == 0
+    }
+
+    /// Whether this piece of the state is to be read, once it is clear which members are loaded.
+    fn keeps(&self, key: &Key, members: Option<&HashMap<String, i64>>) -> bool {
+        let Some(required) = &self.required else { return true };
+        let of_room = key.1.is_empty() && SHOWN_BESIDE.contains(&key.0.as_str());
+        let is_loaded = || required.is_lazy() || members.is_some_and(|members| members.contains_key(&key.1));
+        of_room || required.wants(&key.0, &key.1) || is_member(key) && is_loaded()
     }
 }
 
@@ -103,7 +123,10 @@ pub(super) async fn read_deltas<R: Reads>(tx: &mut R, showing: Showing<'_>) -> R
     let mut deltas = Deltas::default();
     // Of a whole state, only what changed from the timeline on has to be undone. Who left before their token, and is told
     // of what was done to them since, is shown what was when they left.
-    let from = |room: &StateSpan| if room.is_whole() { showing.timeline_of(room) } else { room.low.min(room.high) };
+    let from = |room: &StateSpan| {
+        let timeline = showing.timeline_of(room);
+        if room.is_whole() { timeline } else { room.low.min(timeline) }
+    };
     let asked: Vec<_> = showing.rooms.iter().map(|room| args![room.room_sn, from(room)].to_vec()).collect();
     for mut row in tx.query_each(DELTAS, &asked).await?.into_iter().flatten() {
         let room: i64 = row.get(0)?;
@@ -127,9 +150,12 @@ pub(super) async fn read_states<R: Reads>(
         return Ok(parts);
     }
     let mut states = HashMap::<i64, BTreeMap<Key, Option<i64>>>::new();
-    let whole: Vec<i64> = showing.rooms.iter().filter(|room| room.is_whole()).map(|room| room.room_sn).collect();
-    if !whole.is_empty() {
-        let stmt = if lazy.is_some() { STATES_BUT_MEMBERS } else { STATES };
+    for (stmt, lazily) in [(STATES_BUT_MEMBERS, true), (STATES, false)] {
+        let whole = showing.rooms.iter().filter(|room| room.is_whole() && room.lazily == lazily);
+        let whole: Vec<i64> = whole.map(|room| room.room_sn).collect();
+        if whole.is_empty() {
+            continue;
+        }
         for mut row in tx.query(stmt, args![whole]).await? {
             let room: i64 = row.get(0)?;
             states.entry(room).or_default().insert((row.get(1)?, row.get(2)?), Some(row.get(3)?));
@@ -160,13 +186,13 @@ pub(super) async fn read_states<R: Reads>(
                 wanted.insert(prev);
             }
             // What the state holds as it is now.
-            let is_now = room.is_whole() && !(lazy.is_some() && is_member(&d.key)) || is_lazy(&d.key);
+            let is_now = room.is_whole() && !(room.lazily && is_member(&d.key)) || is_lazy(&d.key);
             if room.is_whole() && !is_now {
                 continue;
             }
             if d.pos <= start {
                 // Before the timeline: the last change counts. (What is now has these already.)
-                if !is_now {
+                if !is_now && d.pos > room.low {
                     state.insert(d.key.clone(), d.event);
                 }
                 continue;
@@ -179,6 +205,7 @@ pub(super) async fn read_states<R: Reads>(
                 state.insert(d.key.clone(), d.event);
             }
         }
+        state.retain(|key, _| room.keeps(key, members));
         wanted.extend(state.values().flatten());
     }
     let events: HashMap<i64, StoredEvent> =

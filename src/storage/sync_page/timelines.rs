@@ -26,9 +26,7 @@ const MOST_LOOKED_AT: i64 = 4_000;
 #[derive(Clone, Copy)]
 pub(super) struct Wanted<'a> {
     pub(super) user_id: &'a str,
-    /// The newest so many of each room
-    pub(super) limit: i64,
-    /// of these.
+    /// What this lets through.
     pub(super) sieve: &'a Sieve,
 }
 
@@ -39,8 +37,10 @@ pub(super) struct Span<'a> {
     pub(super) room_id: &'a RoomId,
     /// After this position,
     pub(super) low: i64,
-    /// and up to this one.
+    /// and up to this one,
     pub(super) high: i64,
+    /// the newest so many.
+    pub(super) limit: i64,
 }
 
 /// The newest events of a room.
@@ -78,7 +78,7 @@ impl<'a> Search<'a> {
     /// Takes the next older events. Older ones have positions up to `before`.
     fn take(&mut self, events: Vec<StoredEvent>, before: i64, wanted: Wanted<'_>) -> Result<()> {
         let (span, part) = (&self.span, &mut self.part);
-        let limit = usize::try_from(wanted.limit).unwrap_or_default();
+        let limit = usize::try_from(span.limit).unwrap_or_default();
         let mut last = None;
         for event in events {
             let pos = event.pos.unwrap_or(event.topo);
@@ -145,18 +145,18 @@ pub(super) async fn read_timelines<R: Reads>(
     logs: &HashMap<i64, VisibilityLog>,
     wanted: Wanted<'_>,
 ) -> Result<HashMap<i64, TimelinePart>> {
-    let (limit, sieve) = (wanted.limit, wanted.sieve);
+    let sieve = wanted.sieve;
     // With room for some that are not wanted, so that for most rooms one step is enough.
-    let chunk = if sieve.is_open() { limit } else { limit + limit / 2 + 10 };
+    let chunk = |limit: i64| if sieve.is_open() { limit } else { limit + limit / 2 + 10 };
     let mut parts = HashMap::<i64, TimelinePart>::new();
     let mut searches = Vec::new();
     for span in spans {
         // These have events, but none is wanted.
-        if limit == 0 || sieve.is_shut(span.room_id) {
-            let part = TimelinePart { limited: limit == 0, low: Some(span.high), ..TimelinePart::default() };
+        if span.limit == 0 || sieve.is_shut(span.room_id) {
+            let part = TimelinePart { limited: span.limit == 0, low: Some(span.high), ..TimelinePart::default() };
             parts.insert(span.room_sn, part);
         } else {
-            searches.push(Search::new(*span, logs.get(&span.room_sn), chunk));
+            searches.push(Search::new(*span, logs.get(&span.room_sn), chunk(span.limit)));
         }
     }
     look(tx, &mut searches.iter_mut().collect::<Vec<_>>(), wanted).await?;

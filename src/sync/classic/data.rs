@@ -13,11 +13,11 @@ pub(super) fn wants_ephemeral(wish: &SyncWish, room_id: &RoomId, event_type: &st
     filter::matches_type(&wish.filter.room.ephemeral, room_id, event_type)
 }
 
-pub(super) fn raw<T>(value: &serde_json::Value) -> Result<Raw<T>> {
+pub(in crate::sync) fn raw<T>(value: &serde_json::Value) -> Result<Raw<T>> {
     Ok(Raw::from_json(to_raw_value(value).map_err(Error::internal)?))
 }
 
-pub(super) fn account_datum<T>(kind: &str, content: Option<String>) -> Result<Raw<T>> {
+pub(in crate::sync) fn account_datum<T>(kind: &str, content: Option<String>) -> Result<Raw<T>> {
     // A deleted value is told as an empty one.
     let content = content.unwrap_or_else(|| "{}".to_owned());
     let kind = serde_json::to_string(kind).map_err(Error::internal)?;
@@ -27,7 +27,7 @@ pub(super) fn account_datum<T>(kind: &str, content: Option<String>) -> Result<Ra
 /// In an `m.receipt` nobody can have read the same event in two threads: what doesn't fit goes into another one.
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#mreceipt>
-pub(super) fn receipts<T>(receipts: &[Receipt]) -> Result<Vec<Raw<T>>> {
+pub(in crate::sync) fn receipts<T>(receipts: &[Receipt]) -> Result<Vec<Raw<T>>> {
     type ByUser = BTreeMap<OwnedUserId, serde_json::Value>;
     type ByEvent<'a> = BTreeMap<&'a str, BTreeMap<&'a str, ByUser>>;
     let mut contents: Vec<ByEvent<'_>> = Vec::new();

@@ -42,15 +42,15 @@ pub(super) enum Memory {
 
 /// What it takes a look at the database to know, if only a short one.
 #[derive(Default)]
-pub(super) struct Lacking {
+pub(in crate::sync) struct Lacking {
     /// What was unread in these rooms before.
-    unread: Vec<i64>,
+    pub(in crate::sync) unread: Vec<i64>,
     /// Who sent these messages.
-    speakers: Vec<Message>,
+    pub(in crate::sync) speakers: Vec<Message>,
 }
 
 /// So many members are looked up one by one; a page of more of them is read as a whole.
-const MOST_SPEAKERS: usize = 10;
+pub(in crate::sync) const MOST_SPEAKERS: usize = 10;
 
 impl Syncs {
     /// Where messages are all that happened since the token, and this process was there: what a sync shows, without a
@@ -153,7 +153,12 @@ impl Syncs {
     }
 
     /// Finds what memory lacks, which is little beside a whole page.
-    pub(super) async fn learn(&self, reader: Reader<'_>, lacking: Lacking, following: &Following) -> Result<()> {
+    pub(in crate::sync) async fn learn(
+        &self,
+        reader: Reader<'_>,
+        lacking: Lacking,
+        following: &Following,
+    ) -> Result<()> {
         let _turn = self.turns.acquire().await.map_err(Error::internal)?;
         for message in &lacking.speakers {
             self.speakers.learn(&*self.storage, message).await?;

@@ -56,7 +56,7 @@ impl Syncs {
         Ok((room.id, left))
     }
 
-    fn timeline(&self, reader: Reader<'_>, room: &Room, part: &RoomSync) -> Result<Timeline> {
+    pub(in crate::sync) fn timeline(&self, reader: Reader<'_>, room: &Room, part: &RoomSync) -> Result<Timeline> {
         let mut timeline = Timeline::new();
         timeline.limited = part.limited;
         let (topo, minor) = part.start;
@@ -87,7 +87,7 @@ impl Syncs {
         Ok(if wish.state_after { State::After(state) } else { State::Before(state) })
     }
 
-    pub(super) fn stripped<T>(&self, stripped: &StrippedRoom) -> Result<(OwnedRoomId, Vec<Raw<T>>)> {
+    pub(in crate::sync) fn stripped<T>(&self, stripped: &StrippedRoom) -> Result<(OwnedRoomId, Vec<Raw<T>>)> {
         let room = Room::new(&stripped.room)?;
         let mut events = Vec::with_capacity(stripped.state.len() + 1);
         for event in stripped.state.iter().chain([&stripped.membership]) {

@@ -31,6 +31,6 @@ pub(super) fn told(reader: Reader<'_>, wish: &SyncWish) -> i64 {
 }
 
 /// What the token carries of an answer with these messages.
-pub(super) fn mark(reader: Reader<'_>, told: &[Waiting]) -> Option<Mark> {
+pub(in crate::sync) fn mark(reader: Reader<'_>, told: &[Waiting]) -> Option<Mark> {
     told.last().map(|last| Mark::new(last.pos, reader.user.as_str(), reader.device))
 }

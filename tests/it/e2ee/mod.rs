@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::support::{Reply, people::Person};
 
 /// A pair of keys that is called by a name, or by its public half.
-struct Pair {
+pub(crate) struct Pair {
     pair: Ed25519KeyPair,
     public: String,
 }
@@ -70,7 +70,7 @@ fn device_keys(person: &Person, pair: &Pair) -> Value {
 }
 
 /// One-time keys of these names, or a fallback key.
-fn one_time(person: &Person, names: &[&str], fallback: bool) -> Value {
+pub(crate) fn one_time(person: &Person, names: &[&str], fallback: bool) -> Value {
     let mut keys = json!({});
     for name in names {
         let signature = json!({ &person.id: { format!("ed25519:{}", person.device): "a signature" } });
@@ -83,12 +83,12 @@ fn one_time(person: &Person, names: &[&str], fallback: bool) -> Value {
 }
 
 impl Person {
-    async fn uploads(&self, body: Value) -> Reply {
+    pub(crate) async fn uploads(&self, body: Value) -> Reply {
         self.post("/keys/upload", body).await
     }
 
     /// Publishes new keys for the device; what they are signed with.
-    async fn publishes(&self) -> (Pair, Value) {
+    pub(crate) async fn publishes(&self) -> (Pair, Value) {
         let pair = Pair::called(&self.device);
         let keys = device_keys(self, &pair);
         self.uploads(json!({ "device_keys": keys })).await.ok();

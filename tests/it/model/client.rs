@@ -18,6 +18,8 @@ pub struct Device {
     pub members: Members,
     /// It wants what is unread in threads told apart.
     pub threads: bool,
+    /// It uses sliding sync.
+    pub slides: bool,
     pub knows: Knowledge,
     /// What it knew some syncs ago, the last of them last.
     pub past: Vec<Knowledge>,
@@ -61,6 +63,8 @@ pub struct Knowledge {
     pub since: Option<(String, Time)>,
     pub rooms: BTreeMap<usize, View>,
     pub kept: BTreeMap<String, Value>,
+    /// In sliding sync: up to when it was told of each room.
+    pub told: BTreeMap<usize, Time>,
 }
 
 /// A room as a device knows it.

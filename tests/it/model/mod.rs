@@ -188,7 +188,8 @@ fn devices(users: &[OwnedUserId]) -> Vec<Vec<Device>> {
             threads: matches!((NAMES[who], n), ("alice" | "dora", 1) | ("bob", 0 | 2) | ("carol", 0)),
             ..Device::default()
         };
-        (0..DEVICES[who]).map(device).collect()
+        let slider = Device { name: "S".to_owned(), state_after: true, slides: true, ..Device::default() };
+        (0..DEVICES[who]).map(device).chain([slider]).collect()
     };
     (0..NAMES.len()).map(of).collect()
 }
@@ -233,7 +234,11 @@ impl Run<'_> {
                 2 => SAME_LIMIT,
                 _ => 10,
             };
-            self.sync(who, device, limit, false).await?;
+            if self.devices[who][device].slides {
+                self.slide(who, device, watch::ALL).await?;
+            } else {
+                self.sync(who, device, limit, false).await?;
+            }
             if self.devices[who][device].members == Members::Needed {
                 // Whom an answer told of that got lost, the next one tells of again.
                 self.devices[who][device].goes_back(1);

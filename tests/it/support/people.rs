@@ -196,6 +196,21 @@ impl Person {
         self.get(&format!("/sync?{parameters}")).await.ok()
     }
 
+    /// What sliding sync answers.
+    pub async fn slides(&self, parameters: &str, body: &Value) -> Reply {
+        self.http.send(self.sliding_request(parameters, body)).await
+    }
+
+    fn sliding_request(&self, parameters: &str, body: &Value) -> reqwest::RequestBuilder {
+        let path = format!("/_matrix/client/unstable/org.matrix.simplified_msc3575/sync?{parameters}");
+        self.http.request(Method::POST, &path).bearer_auth(&self.token).json(body)
+    }
+
+    /// Begins to wait for what sliding sync has to tell.
+    pub async fn waits_for(&self, pos: &str, body: &Value) -> Waiting {
+        self.begins(self.sliding_request(&format!("timeout=600000&pos={pos}"), body)).await
+    }
+
     /// What is new since the last time.
     pub async fn syncs(&self) -> Value {
         self.syncs_with("").await
@@ -216,7 +231,10 @@ impl Person {
     /// Begins to wait for what is new. The answer comes long before the time that the poll asks for.
     pub async fn waits(&self) -> Waiting {
         let path = format!("/_matrix/client/v3/sync?timeout=600000&since={}", self.since());
-        let request = self.http.request(Method::GET, &path).bearer_auth(&self.token);
+        self.begins(self.http.request(Method::GET, &path).bearer_auth(&self.token)).await
+    }
+
+    async fn begins(&self, request: reqwest::RequestBuilder) -> Waiting {
         let http = self.http.clone();
         let waiting = Waiting(tokio::spawn(async move { http.send(request).await.ok() }));
         // So that it has probably arrived when the next request does; nothing is wrong if it has not.

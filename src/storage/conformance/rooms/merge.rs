@@ -67,6 +67,11 @@ fn messages_that_wait_together_stand_one_after_another() {
             })
             .collect();
         assert!(positions.is_sorted(), "{positions:?}");
+        for listed in store.room_list(ALICE, "D", None).await.unwrap().rooms {
+            let which = usize::from(listed.room_sn == rooms[1].sn);
+            let last = (0..62).zip(&positions).rfind(|(i, _)| usize::from(i % 3 == 0) == which).map(|(_, pos)| *pos);
+            assert_eq!((Some(listed.last_pos), Some(listed.bump_pos)), (last, last), "room {which}");
+        }
         for (room, expected) in rooms.iter().zip(&expected) {
             let head = store.room_head(&room.id).await.unwrap().unwrap();
             assert_eq!(head.extremities.iter().map(|e| e.sn).collect::<Vec<_>>(), room.tips);

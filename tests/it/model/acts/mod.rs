@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use super::{
     Outcome, Run, failure,
-    story::{JOIN_RULES, Op, VISIBILITIES, WORDS},
+    story::{DEVICES, JOIN_RULES, Op, VISIBILITIES, WORDS},
+    watch::ALL,
     world::visibility,
 };
 
@@ -44,8 +45,12 @@ impl Run<'_> {
             Op::Restart => self.restart().await,
             Op::Sync { who, device, limit, full_state, lost } => {
                 self.sync(who, device, limit, full_state).await?;
+                // Now with a view of some rooms, now of all.
+                let slider = DEVICES[who];
+                self.slide(who, slider, [1, 2, ALL][limit as usize % 3]).await?;
                 if lost {
                     self.devices[who][device].goes_back(1);
+                    self.devices[who][slider].goes_back(1);
                 }
                 Ok(())
             }

@@ -4,6 +4,7 @@ mod eyes;
 mod held;
 mod members;
 mod news;
+mod slide;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,7 @@ use hearth::{service::shape::Reader, sync::SyncWish};
 use ruma::{OwnedEventId, OwnedUserId, api::OutgoingResponseExt as _};
 use serde_json::{Value, json};
 
-pub use self::eyes::Eyes;
+pub use self::{eyes::Eyes, slide::ALL};
 use self::{news::News, view::Telling};
 use super::{
     Outcome, Run,

@@ -1,0 +1,223 @@
+//! Connections: lost answers, restarts, positions that nobody knows.
+
+use super::*;
+
+fn messages(person: &Person, body: &str) -> Value {
+    json!({ "messages": { &person.id: { &person.device: { "body": body } } } })
+}
+
+fn to_device(since: Option<&str>) -> Value {
+    let mut wish = all_rooms(10, json!([]));
+    wish["extensions"] = json!({ "to_device": { "enabled": true, "since": since } });
+    wish
+}
+
+fn bodies(page: &Value) -> Vec<String> {
+    let events = page["extensions"]["to_device"]["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+    events.iter().map(|event| event["content"]["body"].as_str().unwrap().to_owned()).collect()
+}
+
+each_backend! {
+    async fn a_lost_answer_is_told_again(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let room = alice.opens_a_room().await;
+        bob.joins(&room).await;
+        let (slider, wish) = (Slider::of(&bob), all_rooms(10, of_a_list()));
+        slider.asks(&wish).await;
+        let one = alice.says(&room, "one").await;
+        let before = slider.pos();
+        let first = slider.asks(&wish).await;
+        let two = alice.says(&room, "two").await;
+        slider.goes_back_to(before.clone());
+        let again = slider.asks(&wish).await;
+        assert_eq!(timeline_of(&first, &room), [one.clone()]);
+        assert_eq!(timeline_of(&again, &room), [one.clone(), two]);
+        // With another wish, too.
+        slider.goes_back_to(before.clone());
+        let by_name = json!({ "room_subscriptions": { &room: { "timeline_limit": 20, "required_state": [] } } });
+        assert!(timeline_of(&slider.asks(&by_name).await, &room).contains(&one));
+        // Once a later position has come back, the one before is gone.
+        slider.asks(&wish).await;
+        slider.goes_back_to(before);
+        slider.tries(&wish).await.refused(400, "M_UNKNOWN_POS");
+    }
+
+    async fn a_position_is_of_one_connection_of_one_device(given: Given) {
+        let server = open_server(given).await;
+        let alice = Person::registers(&server, "alice").await;
+        let phone = alice.logs_in_on(&server).await;
+        let room = alice.opens_a_room().await;
+        let (slider, wish) = (Slider::of(&alice), all_rooms(10, json!([])));
+        slider.asks(&wish).await;
+        let other = Slider::named(&alice, "other");
+        other.goes_back_to(slider.pos());
+        other.tries(&wish).await.refused(400, "M_UNKNOWN_POS");
+        slider.moves_to(&phone).tries(&wish).await.refused(400, "M_UNKNOWN_POS");
+        for odd in ["nonsense", "s1_1_2_3", "p1_1_1"] {
+            other.goes_back_to(Some(odd.to_owned()));
+            other.tries(&wish).await.refused(400, "M_UNKNOWN_POS");
+        }
+        // Each is told by itself.
+        other.goes_back_to(None);
+        assert_eq!(other.asks(&wish).await["rooms"][&room]["initial"], true);
+        let message = alice.says(&room, "hello").await;
+        for slider in [&slider, &other] {
+            assert_eq!(timeline_of(&slider.asks(&wish).await, &room), [message.clone()]);
+        }
+        // Of too many the oldest goes.
+        let mut many = Vec::new();
+        for n in 0..8 {
+            let slider = Slider::named(&alice, &n.to_string());
+            server.clock.advance(1_000);
+            slider.asks(&wish).await;
+            many.push(slider);
+        }
+        slider.tries(&wish).await.refused(400, "M_UNKNOWN_POS");
+        many[0].is_told_nothing(&wish).await;
+        // A device that is gone has none; nor has one that takes its name.
+        let txn = json!({ "txn_id": "abc", "lists": {} });
+        assert_eq!(many[0].asks(&txn).await["txn_id"], "abc");
+    }
+
+    async fn a_connection_outlives_the_server(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let (room, quiet) = (alice.opens_a_room().await, alice.opens_a_room().await);
+        for room in [&room, &quiet] {
+            bob.joins(room).await;
+        }
+        let mut wish = all_rooms(10, of_a_list());
+        wish["lists"]["all"]["ranges"] = json!([[0, 0]]);
+        let slider = Slider::of(&bob);
+        let last = alice.says(&quiet, "seen").await;
+        assert!(timeline_of(&slider.asks(&wish).await, &quiet).contains(&last));
+        let missed = alice.says(&quiet, "not seen").await;
+        alice.says(&room, "up").await;
+        slider.asks(&wish).await;
+        let before = slider.pos();
+        let one = alice.says(&room, "one").await;
+        let lost = slider.asks(&wish).await;
+        assert_eq!(timeline_of(&lost, &room), [one.clone()]);
+        assert!(server.stop().await);
+
+        let server = open_server(given).await;
+        let (alice, bob) = (alice.turns_to(&server), bob.turns_to(&server));
+        let after = slider.pos();
+        let slider = slider.moves_to(&bob);
+        // The last answer may have been lost, or not.
+        slider.goes_back_to(before);
+        assert_eq!(timeline_of(&slider.asks(&wish).await, &room), [one]);
+        slider.goes_back_to(after);
+        let two = alice.says(&room, "two").await;
+        let page = slider.asks(&wish).await;
+        assert_eq!((timeline_of(&page, &room), page["rooms"][&room].get("initial")), (vec![two], None));
+        // Where it was left, the other room goes on.
+        wish["lists"]["all"]["ranges"] = json!([[0, 9]]);
+        let page = slider.asks(&wish).await;
+        assert_eq!((timeline_of(&page, &quiet), page["rooms"][&quiet].get("initial")), (vec![missed], None));
+    }
+
+    async fn no_message_to_a_device_is_lost_with_a_position(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let slider = Slider::of(&bob);
+        let page = slider.asks(&to_device(None)).await;
+        let since = page["extensions"]["to_device"]["next_batch"].as_str().unwrap().to_owned();
+        alice.put("/sendToDevice/m.x/1", messages(&bob, "one")).await.ok();
+        let told = slider.asks(&to_device(Some(&since))).await;
+        assert_eq!(bodies(&told), ["one"]);
+        // The answer got lost, and then the position.
+        slider.goes_back_to(Some("p1_1_1".to_owned()));
+        slider.tries(&to_device(Some(&since))).await.refused(400, "M_UNKNOWN_POS");
+        slider.goes_back_to(None);
+        alice.put("/sendToDevice/m.x/2", messages(&bob, "two")).await.ok();
+        let told = slider.asks(&to_device(Some(&since))).await;
+        assert_eq!(bodies(&told), ["one", "two"]);
+        // Who says that they have them is not told again, on whatever connection.
+        let since = told["extensions"]["to_device"]["next_batch"].as_str().unwrap().to_owned();
+        assert_eq!(bodies(&slider.asks(&to_device(Some(&since))).await), [""; 0]);
+        assert_eq!(bodies(&Slider::of(&bob).asks(&to_device(None)).await), [""; 0]);
+        // Another device's word is none.
+        let phone = bob.logs_in_on(&server).await;
+        alice.put("/sendToDevice/m.x/3", messages(&phone, "three")).await.ok();
+        let theirs = Slider::of(&phone);
+        assert_eq!(bodies(&theirs.asks(&to_device(Some(&since))).await), ["three"]);
+        assert_eq!(bodies(&theirs.asks(&to_device(None)).await), ["three"]);
+        // Whoever waits is woken.
+        let page = slider.asks(&to_device(Some(&since))).await;
+        let since = page["extensions"]["to_device"]["next_batch"].as_str().unwrap().to_owned();
+        let poll = slider.waits(&to_device(Some(&since))).await;
+        alice.put("/sendToDevice/m.x/4", messages(&bob, "four")).await.ok();
+        assert_eq!(bodies(&poll.ends().await), ["four"]);
+        // A queue is told in pieces.
+        for n in 0..5 {
+            alice.put(&format!("/sendToDevice/m.x/n{n}"), messages(&bob, &n.to_string())).await.ok();
+        }
+        let mut wish = to_device(Some(&since));
+        wish["extensions"]["to_device"]["limit"] = 4.into();
+        let page = slider.asks(&wish).await;
+        assert_eq!(bodies(&page), ["four", "0", "1", "2"]);
+        wish["extensions"]["to_device"]["since"] = page["extensions"]["to_device"]["next_batch"].clone();
+        assert_eq!(bodies(&slider.asks(&wish).await), ["3", "4"]);
+    }
+
+    async fn who_follows_closely_is_told_from_memory(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let (room, other) = (alice.opens_a_room().await, alice.opens_a_room().await);
+        for room in [&room, &other] {
+            bob.joins(room).await;
+            alice.says(room, "warm").await;
+        }
+        let mut wish = all_rooms(10, of_a_list());
+        let on = json!({ "enabled": true });
+        wish["extensions"] = json!({ "account_data": on, "receipts": on, "typing": on });
+        let rooms = Slider::of(&bob);
+        let keys = Slider::named(&bob, "encryption");
+        let of_keys = Mutex::new(json!({ "extensions": { "e2ee": on, "to_device": on } }));
+        let asks_for_keys = async || {
+            let wish = of_keys.lock().unwrap().clone();
+            let page = keys.asks(&wish).await;
+            let next = page["extensions"]["to_device"]["next_batch"].clone();
+            of_keys.lock().unwrap()["extensions"]["to_device"]["since"] = next;
+        };
+        rooms.asks(&wish).await;
+        asks_for_keys().await;
+        alice.says(&room, "warmer").await;
+        rooms.asks(&wish).await;
+        asks_for_keys().await;
+        for turn in 0..3 {
+            let message = alice.says(&room, "hello").await;
+            let before = server.work();
+            assert_eq!(timeline_of(&rooms.asks(&wish).await, &room), [message]);
+            rooms.is_told_nothing(&wish).await;
+            asks_for_keys().await;
+            let work = server.work_since(&before);
+            assert!(work.is_empty(), "turn {turn}: after a message was read {work:?}");
+        }
+        let poll = rooms.waits(&wish).await;
+        server.is_waited_for_by(1).await;
+        let before = server.work();
+        let message = alice.says(&other, "wake up").await;
+        assert_eq!(timeline_of(&poll.ends().await, &other), [message]);
+        let work = server.work_since(&before);
+        assert_eq!(work.keys().collect::<Vec<_>>(), [&"persist"], "{work:?}");
+    }
+
+    async fn a_list_costs_the_same_however_many_rooms_there_are(given: Given) {
+        let server = open_server(given).await;
+        let alice = Person::registers(&server, "alice").await;
+        let cost = async || {
+            let before = server.work();
+            Slider::of(&alice).asks(&all_rooms(10, of_a_list())).await;
+            server.work_since(&before)["sliding_page"].statements
+        };
+        alice.opens_a_room().await;
+        let one = cost().await;
+        for _ in 0..4 {
+            alice.opens_a_room().await;
+        }
+        assert_eq!(cost().await, one);
+    }
+}
