@@ -70,21 +70,8 @@ impl PushRules {
     }
 
     /// Adds a rule, or puts it in the place of the one with its id.
-    pub async fn put(
-        &self,
-        user: &UserId,
-        mut rule: NewPushRule,
-        after: Option<&str>,
-        before: Option<&str>,
-    ) -> Result<()> {
+    pub async fn put(&self, user: &UserId, rule: NewPushRule, after: Option<&str>, before: Option<&str>) -> Result<()> {
         check(&rule)?;
-        match &mut rule {
-            NewPushRule::Override(r) | NewPushRule::Underride(r) => forget_historical(&mut r.actions),
-            NewPushRule::Content(r) => forget_historical(&mut r.actions),
-            NewPushRule::Room(r) => forget_historical(&mut r.actions),
-            NewPushRule::Sender(r) => forget_historical(&mut r.actions),
-            _ => {}
-        }
         self.change(user, |rules| {
             place(rules, rule.clone(), after, before)?;
             check_number(rules)
@@ -106,15 +93,8 @@ impl PushRules {
         self.change(user, |rules| rules.set_enabled(kind.clone(), rule_id, enabled).map_err(|_| no_rule())).await
     }
 
-    pub async fn set_actions(
-        &self,
-        user: &UserId,
-        kind: &RuleKind,
-        rule_id: &str,
-        mut actions: Vec<Action>,
-    ) -> Result<()> {
+    pub async fn set_actions(&self, user: &UserId, kind: &RuleKind, rule_id: &str, actions: Vec<Action>) -> Result<()> {
         check_size(&actions)?;
-        forget_historical(&mut actions);
         self.change(user, |rules| rules.set_actions(kind.clone(), rule_id, actions.clone()).map_err(|_| no_rule()))
             .await
     }
@@ -231,11 +211,6 @@ fn check_pattern(pattern: &str) -> Result<()> {
         return Err(Error::invalid_param(format!("A pattern with * or ? has at most {MAX_GLOB} other characters")));
     }
     Ok(())
-}
-
-/// <https://spec.matrix.org/v1.19/client-server-api/#historical-actions>
-fn forget_historical(actions: &mut Vec<Action>) {
-    actions.retain(|action| !["dont_notify", "coalesce"].contains(&json!(action).as_str().unwrap_or_default()));
 }
 
 /// Puts a rule where it is to be. One that is there already stays where it is, unless it is said where to.
