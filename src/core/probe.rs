@@ -1,5 +1,5 @@
-//! What fuzzing feeds with any bytes, for what the server makes of the words of strangers. The property tests below feed
-//! the same functions. They panic where something is wrong.
+//! What the server makes of the words of strangers, asked with any bytes: the property tests below feed these functions,
+//! and whatever fuzzes can. They panic where something is wrong.
 
 use std::sync::Arc;
 
