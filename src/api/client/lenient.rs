@@ -9,10 +9,10 @@ use ruma::api::{
 };
 use serde_json::{Map, Value};
 
-/// Says of a type of ours that it is a request to the endpoint of a type of ruma's.
+/// Says of a type of ours that it is a request to the endpoint of a type of ruma's; or, `for` any such type, of that.
 macro_rules! same_endpoint {
-    ($ours:ty, $theirs:ty) => {
-        impl Metadata for $ours {
+    ($ours:ty, $theirs:ty $(, for $any:ident)?) => {
+        impl$(<$any: Metadata>)? Metadata for $ours {
             const METHOD: Method = <$theirs as Metadata>::METHOD;
             const RATE_LIMITED: bool = <$theirs as Metadata>::RATE_LIMITED;
             type Authentication = <$theirs as Metadata>::Authentication;
@@ -28,13 +28,7 @@ pub(super) struct WithContent<R> {
     pub(super) content: Map<String, Value>,
 }
 
-impl<R: Metadata> Metadata for WithContent<R> {
-    const METHOD: Method = R::METHOD;
-    const RATE_LIMITED: bool = R::RATE_LIMITED;
-    type Authentication = R::Authentication;
-    type PathBuilder = R::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
-}
+same_endpoint!(WithContent<R>, R, for R);
 
 impl<R: IncomingRequest> IncomingRequest for WithContent<R> {
     type EndpointError = R::EndpointError;
@@ -52,13 +46,7 @@ impl<R: IncomingRequest> IncomingRequest for WithContent<R> {
 /// A request whose fields may be null where they may be left out: some clients say so of what they have no value for.
 pub(super) struct NullIsAbsent<R>(pub(super) R);
 
-impl<R: Metadata> Metadata for NullIsAbsent<R> {
-    const METHOD: Method = R::METHOD;
-    const RATE_LIMITED: bool = R::RATE_LIMITED;
-    type Authentication = R::Authentication;
-    type PathBuilder = R::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
-}
+same_endpoint!(NullIsAbsent<R>, R, for R);
 
 impl<R: IncomingRequest> IncomingRequest for NullIsAbsent<R> {
     type EndpointError = R::EndpointError;
@@ -105,13 +93,7 @@ impl IncomingRequest for Messages {
 /// <https://github.com/matrix-org/matrix-spec-proposals/pull/3981>
 pub(super) struct Recursive<R>(pub(super) R);
 
-impl<R: Metadata> Metadata for Recursive<R> {
-    const METHOD: Method = R::METHOD;
-    const RATE_LIMITED: bool = R::RATE_LIMITED;
-    type Authentication = R::Authentication;
-    type PathBuilder = R::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
-}
+same_endpoint!(Recursive<R>, R, for R);
 
 impl<R: IncomingRequest> IncomingRequest for Recursive<R> {
     type EndpointError = R::EndpointError;
