@@ -161,10 +161,15 @@ impl Run<'_> {
         told: &mut Knowledge,
     ) -> Outcome<()> {
         let room = eyes.room;
+        let data = &slid.page["extensions"]["account_data"]["rooms"][room.id.as_str()];
+        let view = told.rooms.entry(n).or_default();
+        for shown in data.as_array().into_iter().flatten() {
+            view.kept.insert(shown["type"].as_str().unwrap_or_default().to_owned(), shown["content"].clone());
+        }
+        // Out of view, or nothing else of it is news.
         if shown.is_none() && !slid.all {
             return Ok(());
         }
-        let view = told.rooms.entry(n).or_default();
         let receipts = &slid.page["extensions"]["receipts"]["rooms"][room.id.as_str()];
         if let Some(shown) = shown {
             ensure!((shown["initial"] == true) == initial, "initial should be {initial}");
@@ -184,10 +189,6 @@ impl Run<'_> {
         let actual = room.receipts_for(eyes.user);
         for (key, event) in receipts_in(&receipts["content"]) {
             ensure!(actual.get(&key) == Some(&event), "{key:?} has read {:?}, not {event}", actual.get(&key));
-        }
-        let data = &slid.page["extensions"]["account_data"]["rooms"][room.id.as_str()];
-        for shown in data.as_array().into_iter().flatten() {
-            view.kept.insert(shown["type"].as_str().unwrap_or_default().to_owned(), shown["content"].clone());
         }
         let kept = self.kept_by(eyes.user, Some(n));
         ensure!(view.kept == kept, "account data is {kept:?}, not {:?}", view.kept);
