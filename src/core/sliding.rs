@@ -2,9 +2,13 @@
 //!
 //! <https://github.com/matrix-org/matrix-spec-proposals/pull/4186>
 
+mod wish;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+
+pub use self::wish::{Filters, ListWish, Scope, SlidingWish, ToDeviceWish};
 
 const MEMBER: &str = "m.room.member";
 /// Any type, or any key.

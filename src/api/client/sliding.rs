@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hearth_core::Result;
+use hearth_core::{Result, sliding::SlidingWish};
 use ruma::{
     OwnedRoomId,
     api::client::sync::sync_events::v5::{Request, response},
@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{lenient::WithContent, reader};
 use crate::{
     api::{Api, Client, Json, Routes},
-    sync::{Slid, SlidingWish},
+    sync::Slid,
 };
 
 pub(super) fn routes(r: Routes) -> Routes {

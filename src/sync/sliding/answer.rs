@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use hearth_core::{Error, Result, token::Mark};
+use hearth_core::{Error, Result, sliding::SlidingWish, token::Mark};
 use hearth_storage::{AskedRoom, SlidingPage, SlidingQuery, UnreadNow};
 use ruma::{
     OwnedRoomId, UInt,
@@ -17,7 +17,6 @@ use super::{
     connection::{Configs, Sent, State, UpTo},
     my_rooms::MyRooms,
     view::{Asked, InView, View},
-    wish::SlidingWish,
 };
 use crate::{
     service::shape::Reader,

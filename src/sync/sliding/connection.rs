@@ -16,7 +16,6 @@ use moka::{ops::compute::Op, sync::Cache};
 use ruma::OwnedUserId;
 use serde::{Deserialize, Serialize};
 
-use super::wish::SharedConfig;
 use crate::service::shape::Reader;
 
 /// Bytes kept in memory.
@@ -110,6 +109,9 @@ impl State {
         256 + self.configs.bytes() + self.rooms.len() * (size_of::<Sent>() + 16) + told * 64
     }
 }
+
+/// Shared by all rooms that are asked for alike.
+type SharedConfig = Arc<Config>;
 
 /// What is asked of rooms, each way of asking once.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

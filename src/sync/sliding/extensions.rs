@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hearth_core::{
     Error, Result,
+    sliding::SlidingWish,
     token::{Mark, SyncToken},
 };
 use hearth_storage::{SlidingPage, keys::KeyCounts, to_device::Waiting};
@@ -16,7 +17,6 @@ use serde_json::json;
 use super::{
     answer::{Draft, Look},
     connection::State,
-    wish::SlidingWish,
 };
 use crate::{
     service::{self, shape::Reader, typing::Seen},
@@ -36,6 +36,13 @@ pub(super) fn keys_left(counts: &KeyCounts) -> response::E2EE {
     e2ee.device_one_time_keys_count = keys::shown(counts);
     e2ee.device_unused_fallback_key_types = Some(keys::unused(counts));
     e2ee
+}
+
+/// Whether no message waited for the device at this state, by what it says of them.
+pub(super) fn has_its_messages(wish: &SlidingWish, base: Option<&State>) -> bool {
+    let Some(wish) = &wish.to_device else { return true };
+    let had = |since: SyncToken| since.to_device.is_none() && base.is_some_and(|base| since.pos >= base.pos);
+    wish.since.is_some_and(had)
 }
 
 impl Syncs {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use hearth_core::{Result, filter::Sieve, token::TimelineToken};
+use hearth_core::{Result, filter::Sieve, sliding::SlidingWish, token::TimelineToken};
 use hearth_storage::Message;
 use ruma::{
     UInt,
@@ -13,7 +13,6 @@ use super::{
     answer::{Draft, Look},
     room,
     view::Asked,
-    wish::SlidingWish,
 };
 use crate::{
     service::shape::{Beside, Reader},

@@ -9,16 +9,14 @@ mod memory;
 mod my_rooms;
 mod room;
 mod view;
-mod wish;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use hearth_core::{Result, token::Position};
+use hearth_core::{Result, sliding::SlidingWish, token::Position};
 use hearth_storage::Wake;
 use ruma::{OwnedRoomId, api::client::sync::sync_events::v5::Response};
 
-use self::answer::Turn;
-pub use self::wish::SlidingWish;
+use self::{answer::Turn, extensions::has_its_messages};
 pub(super) use self::{connection::Connections, my_rooms::MyRooms};
 use super::{Following, Syncs};
 use crate::service::shape::Reader;
@@ -45,7 +43,7 @@ impl Syncs {
         // Subscribed before the read: what is committed after the read wakes us.
         let mut waiter = self.notifier.subscribe(rooms.chain([Wake::User(reader.user.as_str().into())]));
         // Whoever may have messages waiting for them, of which memory knows nothing, has to look.
-        let mut from_memory = wish.has_its_messages(base);
+        let mut from_memory = has_its_messages(&wish, base);
         loop {
             // The poll of a session that has ended is not to be told what happens now. The next request says whose it was.
             if let Some(position) = wish.pos

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use hearth_core::sliding::places;
+use hearth_core::sliding::{Filters, ListWish, Scope, SlidingWish, places};
 use hearth_storage::Message;
 
 use super::{
     connection::{Configs, Sent, State},
     my_rooms::{Entry, Rooms},
-    wish::{Filters, ListWish, Scope, SlidingWish},
 };
 
 /// The rooms that are in ranges of lists, or subscribed to.

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use hearth::{service::shape::Reader, sync::SlidingWish};
-use hearth_core::{Error, Kind};
+use hearth::service::shape::Reader;
+use hearth_core::{Error, Kind, sliding::SlidingWish};
 use ruma::{
     OwnedUserId,
     api::{IncomingRequestExt as _, client::sync::sync_events::v5::Request},

@@ -2,16 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::Duration,
 };
 
-use hearth_core::{
-    Error, Result,
-    limits::MAX_ID_BYTES,
-    sliding::{Config, Required},
-    token::{Position, SyncToken},
-};
 use ruma::{
     OwnedRoomId, UInt, UserId,
     api::client::sync::sync_events::v5::{
@@ -22,7 +15,12 @@ use ruma::{
 };
 use serde_json::{Map, Value};
 
-use super::connection::State;
+use super::{Config, Required};
+use crate::{
+    Error, Result,
+    limits::MAX_ID_BYTES,
+    token::{Position, SyncToken},
+};
 
 /// Events of a room that an answer shows at most.
 const MOST_EVENTS: u64 = 100;
@@ -39,58 +37,58 @@ const MOST_TO_DEVICE: u32 = 100;
 
 /// What a client asks for.
 pub struct SlidingWish {
-    pub(super) conn_id: String,
-    pub(super) pos: Option<Position>,
-    pub(super) timeout: Duration,
-    pub(super) lists: Vec<ListWish>,
-    pub(super) subscriptions: BTreeMap<OwnedRoomId, Config>,
-    pub(super) to_device: Option<ToDeviceWish>,
-    pub(super) e2ee: bool,
-    pub(super) account_data: Option<Scope>,
-    pub(super) receipts: Option<Scope>,
-    pub(super) typing: Option<Scope>,
+    pub conn_id: String,
+    pub pos: Option<Position>,
+    pub timeout: Duration,
+    pub lists: Vec<ListWish>,
+    pub subscriptions: BTreeMap<OwnedRoomId, Config>,
+    pub to_device: Option<ToDeviceWish>,
+    pub e2ee: bool,
+    pub account_data: Option<Scope>,
+    pub receipts: Option<Scope>,
+    pub typing: Option<Scope>,
     /// The session's, of when it was looked up.
-    pub(super) session_as_of: u64,
+    pub session_as_of: u64,
 }
 
-pub(super) struct ListWish {
-    pub(super) name: String,
-    pub(super) ranges: Vec<(u64, u64)>,
-    pub(super) filters: Filters,
-    pub(super) config: Config,
+pub struct ListWish {
+    pub name: String,
+    pub ranges: Vec<(u64, u64)>,
+    pub filters: Filters,
+    pub config: Config,
 }
 
 /// Which rooms are in a list; what is `None` or empty asks for nothing.
 #[derive(Default)]
-pub(super) struct Filters {
-    pub(super) is_dm: Option<bool>,
-    pub(super) is_encrypted: Option<bool>,
-    pub(super) is_invite: Option<bool>,
+pub struct Filters {
+    pub is_dm: Option<bool>,
+    pub is_encrypted: Option<bool>,
+    pub is_invite: Option<bool>,
     /// `None` among them is a room without a type.
-    pub(super) room_types: Vec<Option<String>>,
-    pub(super) not_room_types: Vec<Option<String>>,
-    pub(super) tags: Vec<String>,
-    pub(super) not_tags: Vec<String>,
+    pub room_types: Vec<Option<String>>,
+    pub not_room_types: Vec<Option<String>>,
+    pub tags: Vec<String>,
+    pub not_tags: Vec<String>,
 }
 
-pub(super) struct ToDeviceWish {
-    pub(super) since: Option<SyncToken>,
-    pub(super) limit: u32,
+pub struct ToDeviceWish {
+    pub since: Option<SyncToken>,
+    pub limit: u32,
 }
 
 /// To which rooms an extension applies.
-pub(super) struct Scope {
+pub struct Scope {
     lists: Option<BTreeSet<String>>,
     all_subscribed: bool,
-    pub(super) rooms: BTreeSet<OwnedRoomId>,
+    pub rooms: BTreeSet<OwnedRoomId>,
 }
 
 impl Scope {
-    pub(super) fn has_list(&self, name: &str) -> bool {
+    pub fn has_list(&self, name: &str) -> bool {
         self.lists.as_ref().is_none_or(|lists| lists.contains(name))
     }
 
-    pub(super) fn has_all_subscribed(&self) -> bool {
+    pub fn has_all_subscribed(&self) -> bool {
         self.all_subscribed
     }
 
@@ -130,13 +128,6 @@ fn most(n: usize, bound: usize, what: &str) -> Result<()> {
 }
 
 impl SlidingWish {
-    /// Whether no message waited for the device at this state, by what it says of them.
-    pub(super) fn has_its_messages(&self, base: Option<&State>) -> bool {
-        let Some(wish) = &self.to_device else { return true };
-        let had = |since: SyncToken| since.to_device.is_none() && base.is_some_and(|base| since.pos >= base.pos);
-        wish.since.is_some_and(had)
-    }
-
     /// From a request and the body that it came with, for what ruma's type has no field.
     pub fn new(request: Request, body: &Map<String, Value>, user: &UserId, session_as_of: u64) -> Result<Self> {
         let conn_id = request.conn_id.unwrap_or_default();
@@ -229,6 +220,3 @@ fn config(required: &[(StateEventType, String)], limit: UInt, user: &UserId) -> 
     let elements = elements.iter().map(|(kind, key)| (kind.as_str(), *key));
     Ok(Config { limit: u64::from(limit).min(MOST_EVENTS), required: Required::new(elements, user.as_str()) })
 }
-
-/// Shared by all rooms that are asked for alike.
-pub(super) type SharedConfig = Arc<Config>;
