@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use ruma::{
     RoomVersionId,
-    api::client::filter::FilterDefinition,
+    api::{
+        IncomingRequestExt as _,
+        client::{filter::FilterDefinition, sync::sync_events::v5},
+    },
+    exports::http,
     owned_event_id,
     push::{Action, Ruleset},
     room_id, user_id,
@@ -18,6 +22,7 @@ use crate::{
     power::Power,
     push::{Rules, Subject},
     room_version::RoomVersion,
+    sliding::{self, Config, SlidingWish},
     token::{SyncToken, TimelineToken, Token},
 };
 
@@ -83,6 +88,38 @@ pub fn token(input: &[u8]) {
     TimelineToken::after(topo, minor);
 }
 
+/// The parameters of a sliding sync, and in what follows their line its body.
+pub fn sliding(input: &[u8]) {
+    let [parameters, body] = lines(input);
+    let uri = format!("/sync?{parameters}");
+    let Ok(request) = http::Request::post(uri).body(body.as_bytes()) else { return };
+    let Ok(whole) = serde_json::from_str(body) else { return };
+    let Ok(request) = v5::Request::try_from_http_request(request, &[]) else { return };
+    let Ok(wish) = SlidingWish::new(request, &whole, user_id!("@owner:example.org"), 0) else { return };
+
+    for list in &wish.lists {
+        let places = sliding::places(&list.ranges, 20);
+        assert!(places.is_sorted_by(|a, b| a.1 < b.0), "each place is told once");
+        for place in 0..20 {
+            let shown = places.iter().any(|(start, end)| (*start..*end).contains(&place));
+            let asked = list.ranges.iter().any(|(first, last)| (*first..=*last).contains(&(place as u64)));
+            assert_eq!(shown, asked, "what is in a range is shown, and nothing else");
+        }
+    }
+    let configs: Vec<&Config> =
+        wish.lists.iter().map(|list| &list.config).chain(wish.subscriptions.values()).take(6).collect();
+    for one in &configs {
+        // What was asked of a room is written down with the connection.
+        let written = serde_json::to_string(one).expect("it can be written");
+        assert_eq!(serde_json::from_str::<Config>(&written).expect("what was written can be read"), **one);
+        for other in &configs {
+            let both = one.and(other);
+            assert_eq!(both, other.and(one), "it is the same who came first");
+            assert!(both.limit >= one.limit && !one.required.widens(&both.required), "both get what they want");
+        }
+    }
+}
+
 /// Who may do what in a room of these levels.
 fn power(levels: &str) -> Option<Power> {
     let event = |kind: &str, content: &str| {
@@ -95,7 +132,7 @@ fn power(levels: &str) -> Option<Power> {
     Power::new(version, &event("m.room.create", "{}")?, Some(&event("m.room.power_levels", levels)?)).ok()
 }
 
-/// The first lines; an absent one is empty.
+/// The first lines, the last of them with all that follows; an absent one is empty.
 fn lines<const N: usize>(input: &[u8]) -> [&str; N] {
     let mut lines = std::str::from_utf8(input).unwrap_or_default().splitn(N, '\n');
     std::array::from_fn(|_| lines.next().unwrap_or_default())
@@ -111,178 +148,4 @@ fn stored(json: &str) -> Option<Pdu> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    /// Words that mean something to filters and rules, and some that don't.
-    const KEYS: [&str; 32] = [
-        "room",
-        "timeline",
-        "state",
-        "types",
-        "not_types",
-        "senders",
-        "not_senders",
-        "rooms",
-        "not_rooms",
-        "limit",
-        "contains_url",
-        "lazy_load_members",
-        "presence",
-        "account_data",
-        "event_format",
-        "override",
-        "content",
-        "sender",
-        "underride",
-        "conditions",
-        "kind",
-        "key",
-        "pattern",
-        "value",
-        "is",
-        "actions",
-        "rule_id",
-        "enabled",
-        "default",
-        "body",
-        "m.mentions",
-        "",
-    ];
-    const TEXTS: [&str; 20] = [
-        "m.room.message",
-        "m.room.*",
-        "*",
-        "@owner:example.org",
-        "!room:example.org",
-        "event_match",
-        "notify",
-        "event_property_is",
-        "event_property_contains",
-        "contains_display_name",
-        "room_member_count",
-        "==2",
-        ">",
-        "url",
-        "sender_notification_permission",
-        "content.body",
-        r"content.m\.mentions.user_ids",
-        r"\\.",
-        "?*ä",
-        "",
-    ];
-
-    fn any_json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            any::<f64>().prop_map(Value::from),
-            prop::sample::select(&TEXTS[..]).prop_map(Value::from),
-            ".{0,8}".prop_map(Value::from),
-        ];
-        leaf.prop_recursive(5, 40, 6, |inner| {
-            let key = prop::sample::select(&KEYS[..]).prop_map(str::to_owned);
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::vec((key, inner), 0..6).prop_map(|all| all.into_iter().collect()),
-            ]
-        })
-    }
-
-    fn list() -> impl Strategy<Value = Value> {
-        prop_oneof![
-            Just(Value::Null),
-            prop::collection::vec(prop::sample::select(&TEXTS[..]), 0..4).prop_map(Value::from),
-        ]
-    }
-
-    prop_compose! {
-        fn room_events()(types in list(), not_types in list(), senders in list(), rooms in list(), url in any::<Option<bool>>()) -> Value {
-            let mut filter = json!({});
-            for (key, value) in
-                [("types", types), ("not_types", not_types), ("senders", senders), ("rooms", rooms), ("contains_url", url.into())]
-            {
-                if !value.is_null() {
-                    filter[key] = value;
-                }
-            }
-            filter
-        }
-    }
-
-    prop_compose! {
-        fn rule()(
-            key in prop::sample::select(&TEXTS[..]), pattern in prop::sample::select(&TEXTS[..]), odd in any_json(),
-            kind in prop::sample::select(&TEXTS[..]), shape in 0..4,
-        ) -> Value {
-            let mut rule = json!({ "rule_id": pattern, "default": false, "enabled": true, "actions": ["notify"] });
-            match shape {
-                0 => rule["pattern"] = pattern.into(),
-                1 => rule["conditions"] = json!([{ "kind": kind, "key": key, "pattern": pattern, "value": pattern, "is": key }]),
-                2 => rule["conditions"] = json!([{ "kind": kind, "key": key, "value": odd }]),
-                _ => rule["conditions"] = odd,
-            }
-            rule
-        }
-    }
-
-    prop_compose! {
-        fn event()(content in any_json(), kind in prop::sample::select(&TEXTS[..]), whole in any::<bool>(), odd in any_json()) -> Value {
-            if !whole {
-                return odd;
-            }
-            json!({
-                "type": kind, "sender": "@alice:example.org", "content": content, "origin_server_ts": 1, "depth": 1,
-                "prev_events": [], "auth_events": [],
-            })
-        }
-    }
-
-    /// As it is, or with a byte of it changed.
-    fn spoilt(text: String) -> impl Strategy<Value = Vec<u8>> {
-        let bytes = text.into_bytes();
-        let at = 0..bytes.len().max(1);
-        (prop::option::weighted(0.2, (at, any::<u8>()))).prop_map(move |change| {
-            let mut bytes = bytes.clone();
-            if let Some((at, byte)) = change
-                && let Some(old) = bytes.get_mut(at)
-            {
-                *old = byte;
-            }
-            bytes
-        })
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(10_000))]
-
-        #[test]
-        fn filters_take_anything(
-            input in (prop_oneof![any_json(), room_events().prop_map(|f| json!({ "room": { "timeline": f } }))], event())
-                .prop_flat_map(|(filter, event)| spoilt(format!("{filter}\n{event}")))
-        ) {
-            filter(&input);
-        }
-
-        #[test]
-        fn push_rules_take_anything(
-            input in (prop::collection::vec(rule(), 0..3), event(), any_json()).prop_flat_map(|(rules, event, levels)| {
-                let (content, other): (Vec<_>, Vec<_>) = rules.into_iter().partition(|rule| rule["pattern"].is_string());
-                spoilt(format!("{}\n{event}\n{levels}", json!({ "content": content, "override": other, "underride": other })))
-            })
-        ) {
-            push_rules(&input);
-        }
-
-        #[test]
-        fn tokens_take_anything(
-            input in "[st]1(_-?[0-9]{1,20}){0,4}(_[td]?[0-9a-f]{0,9}){0,3}".prop_flat_map(spoilt)
-        ) {
-            token(&input);
-        }
-    }
-}
+mod tests;

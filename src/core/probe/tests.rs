@@ -1,0 +1,246 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Words that mean something to filters and rules, and some that don't.
+const KEYS: [&str; 32] = [
+    "room",
+    "timeline",
+    "state",
+    "types",
+    "not_types",
+    "senders",
+    "not_senders",
+    "rooms",
+    "not_rooms",
+    "limit",
+    "contains_url",
+    "lazy_load_members",
+    "presence",
+    "account_data",
+    "event_format",
+    "override",
+    "content",
+    "sender",
+    "underride",
+    "conditions",
+    "kind",
+    "key",
+    "pattern",
+    "value",
+    "is",
+    "actions",
+    "rule_id",
+    "enabled",
+    "default",
+    "body",
+    "m.mentions",
+    "",
+];
+const TEXTS: [&str; 20] = [
+    "m.room.message",
+    "m.room.*",
+    "*",
+    "@owner:example.org",
+    "!room:example.org",
+    "event_match",
+    "notify",
+    "event_property_is",
+    "event_property_contains",
+    "contains_display_name",
+    "room_member_count",
+    "==2",
+    ">",
+    "url",
+    "sender_notification_permission",
+    "content.body",
+    r"content.m\.mentions.user_ids",
+    r"\\.",
+    "?*ä",
+    "",
+];
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        prop::sample::select(&TEXTS[..]).prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 40, 6, |inner| {
+        let key = prop::sample::select(&KEYS[..]).prop_map(str::to_owned);
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((key, inner), 0..6).prop_map(|all| all.into_iter().collect()),
+        ]
+    })
+}
+
+fn list() -> impl Strategy<Value = Value> {
+    prop_oneof![Just(Value::Null), prop::collection::vec(prop::sample::select(&TEXTS[..]), 0..4).prop_map(Value::from),]
+}
+
+prop_compose! {
+    fn room_events()(types in list(), not_types in list(), senders in list(), rooms in list(), url in any::<Option<bool>>()) -> Value {
+        let mut filter = json!({});
+        for (key, value) in
+            [("types", types), ("not_types", not_types), ("senders", senders), ("rooms", rooms), ("contains_url", url.into())]
+        {
+            if !value.is_null() {
+                filter[key] = value;
+            }
+        }
+        filter
+    }
+}
+
+prop_compose! {
+    fn rule()(
+        key in prop::sample::select(&TEXTS[..]), pattern in prop::sample::select(&TEXTS[..]), odd in any_json(),
+        kind in prop::sample::select(&TEXTS[..]), shape in 0..4,
+    ) -> Value {
+        let mut rule = json!({ "rule_id": pattern, "default": false, "enabled": true, "actions": ["notify"] });
+        match shape {
+            0 => rule["pattern"] = pattern.into(),
+            1 => rule["conditions"] = json!([{ "kind": kind, "key": key, "pattern": pattern, "value": pattern, "is": key }]),
+            2 => rule["conditions"] = json!([{ "kind": kind, "key": key, "value": odd }]),
+            _ => rule["conditions"] = odd,
+        }
+        rule
+    }
+}
+
+prop_compose! {
+    fn event()(content in any_json(), kind in prop::sample::select(&TEXTS[..]), whole in any::<bool>(), odd in any_json()) -> Value {
+        if !whole {
+            return odd;
+        }
+        json!({
+            "type": kind, "sender": "@alice:example.org", "content": content, "origin_server_ts": 1, "depth": 1,
+            "prev_events": [], "auth_events": [],
+        })
+    }
+}
+
+/// What a list or a subscription wants of its rooms.
+fn details() -> impl Strategy<Value = Value> {
+    let kinds = ["m.room.member", "m.room.name", "*", ""];
+    let keys = ["", "*", "$LAZY", "$ME", "@alice:example.org"];
+    let element = (prop::sample::select(kinds.to_vec()), prop::sample::select(keys.to_vec()));
+    let limit = prop::sample::select(vec![0, 1, 20, u64::from(u32::MAX), u64::MAX]);
+    (prop::collection::vec(element, 0..5), limit)
+        .prop_map(|(required, limit)| json!({ "required_state": required, "timeline_limit": limit }))
+}
+
+prop_compose! {
+    fn sliding_list()(
+        mut list in details(), ranges in prop::collection::vec((0..25u64, 0..25u64), 0..4), filters in any_json(),
+        names in list(), filtered in any::<bool>(),
+    ) -> Value {
+        list["ranges"] = json!(ranges);
+        list["filters"] = match filtered {
+            true => json!({ "is_dm": true, "tags": names, "not_room_types": names, "is_invited": names }),
+            false => filters,
+        };
+        list
+    }
+}
+
+prop_compose! {
+    fn sliding_body()(
+        lists in prop::collection::vec(sliding_list(), 0..3), wanted in details(), odd in any_json(), rooms in list(),
+        shape in 0..5,
+    ) -> Value {
+        let lists: serde_json::Map<String, Value> =
+            lists.into_iter().enumerate().map(|(n, list)| (n.to_string(), list)).collect();
+        let scope = json!({ "enabled": true, "lists": ["*"], "rooms": rooms });
+        let mut body = json!({
+            "conn_id": "main", "lists": lists, "room_subscriptions": { "!room:example.org": wanted },
+            "extensions": { "to_device": { "enabled": true, "since": "s1_1_1_1" }, "typing": scope },
+        });
+        match shape {
+            0 => body["extensions"]["to_device"] = odd,
+            1 => body["lists"]["odd"] = odd,
+            2 => body["conn_id"] = odd,
+            3 => body = odd,
+            _ => {}
+        }
+        body
+    }
+}
+
+/// As it is, or with a byte of it changed.
+fn spoilt(text: String) -> impl Strategy<Value = Vec<u8>> {
+    let bytes = text.into_bytes();
+    let at = 0..bytes.len().max(1);
+    (prop::option::weighted(0.2, (at, any::<u8>()))).prop_map(move |change| {
+        let mut bytes = bytes.clone();
+        if let Some((at, byte)) = change
+            && let Some(old) = bytes.get_mut(at)
+        {
+            *old = byte;
+        }
+        bytes
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    #[test]
+    fn filters_take_anything(
+        input in (prop_oneof![any_json(), room_events().prop_map(|f| json!({ "room": { "timeline": f } }))], event())
+            .prop_flat_map(|(filter, event)| spoilt(format!("{filter}\n{event}")))
+    ) {
+        filter(&input);
+    }
+
+    #[test]
+    fn push_rules_take_anything(
+        input in (prop::collection::vec(rule(), 0..3), event(), any_json()).prop_flat_map(|(rules, event, levels)| {
+            let (content, other): (Vec<_>, Vec<_>) = rules.into_iter().partition(|rule| rule["pattern"].is_string());
+            spoilt(format!("{}\n{event}\n{levels}", json!({ "content": content, "override": other, "underride": other })))
+        })
+    ) {
+        push_rules(&input);
+    }
+
+    #[test]
+    fn sliding_syncs_take_anything(
+        input in ("(pos=[sp]1_[0-9]{1,3}_[0-9a-f]{1,3})?(&timeout=[0-9]{1,25})?(&set_presence=[a-z]{0,7})?", sliding_body())
+            .prop_flat_map(|(parameters, body)| spoilt(format!("{parameters}\n{body}")))
+    ) {
+        sliding(&input);
+    }
+
+    #[test]
+    fn tokens_take_anything(
+        input in "[st]1(_-?[0-9]{1,20}){0,4}(_[td]?[0-9a-f]{0,9}){0,3}".prop_flat_map(spoilt)
+    ) {
+        token(&input);
+    }
+}
+
+/// Numbers beyond all bounds, and more levels than a parser follows: both are JSON of a kind, and both have stopped others
+/// who evaluate push rules.
+#[test]
+fn what_has_stopped_others_is_taken() {
+    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    for odd in [r#"{"a":1e999}"#, &format!(r#"{{"a":{deep}}}"#)] {
+        let event = format!(
+            r#"{{"type":"m.room.message","sender":"@alice:example.org","content":{odd},"origin_server_ts":1,"depth":1,
+                "prev_events":[],"auth_events":[]}}"#
+        )
+        .replace('\n', "");
+        let rule =
+            json!({ "rule_id": "a", "default": false, "enabled": true, "actions": ["notify"], "conditions": [] });
+        push_rules(format!("{}\n{event}\n{odd}", json!({ "override": [rule] })).as_bytes());
+        push_rules(format!("{odd}\n{event}").as_bytes());
+        filter(format!("{}\n{event}", json!({ "room": { "timeline": { "types": ["*"] } } })).as_bytes());
+        filter(format!("{odd}\n{event}").as_bytes());
+        sliding(format!("timeout=1e999\n{odd}").as_bytes());
+    }
+}
