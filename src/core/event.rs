@@ -2,6 +2,7 @@
 //!
 //! [`build`](fn@build) makes a new one, [`Pdu::parse`] reads one that is stored, [`client_json`] is what clients get of it.
 
+#[cfg(feature = "signing")]
 mod build;
 mod client;
 #[cfg(test)]
@@ -17,10 +18,9 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-pub use self::{
-    build::{Draft, build},
-    client::{ClientEvent, Unsigned, client_json, stripped_json},
-};
+#[cfg(feature = "signing")]
+pub use self::build::{Draft, build};
+pub use self::client::{ClientEvent, Unsigned, client_json, stripped_json};
 use crate::{Error, Result, room_version::RoomVersion};
 
 /// An event with what the rules look at taken out of its JSON.

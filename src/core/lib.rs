@@ -10,6 +10,7 @@ pub mod error;
 pub mod event;
 pub mod filter;
 pub mod ids;
+#[cfg(feature = "signing")]
 pub mod keys;
 pub mod limits;
 pub mod power;
@@ -22,7 +23,7 @@ pub mod state;
 pub mod token;
 pub mod visibility;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "signing"))]
 pub(crate) mod testing;
 
 pub use error::{Error, Kind, Result};

@@ -1,0 +1,8 @@
+//! Requests of sliding sync.
+
+#![no_main]
+
+use hearth_core::probe;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| probe::sliding(input));
