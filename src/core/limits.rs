@@ -2,6 +2,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#size-limits>
 
+use serde_json::Value;
+
 /// The longest event, in its federation form with signatures, as canonical JSON.
 pub const MAX_PDU_BYTES: usize = 65_536;
 
@@ -20,6 +22,17 @@ pub const MAX_INT: i64 = 9_007_199_254_740_991;
 /// How deep objects and arrays of an event's content may nest. JSON parsers commonly stop at 128 levels, ours too, and an
 /// event is read again inside others: a redaction in `unsigned`, a room in a sync reply. The difference is for those.
 pub const MAX_CONTENT_DEPTH: usize = 100;
+
+/// Whether a value nests no deeper. What users keep here is served inside of something else, too, so [`MAX_CONTENT_DEPTH`]
+/// holds for all of it.
+pub fn nests_at_most(value: &Value, levels: usize) -> bool {
+    match (value, levels.checked_sub(1)) {
+        (Value::Object(object), Some(left)) => object.values().all(|value| nests_at_most(value, left)),
+        (Value::Array(array), Some(left)) => array.iter().all(|value| nests_at_most(value, left)),
+        (Value::Object(_) | Value::Array(_), None) => false,
+        _ => true,
+    }
+}
 
 /// The longest transaction id that a client may choose.
 pub const MAX_TRANSACTION_ID_BYTES: usize = 255;

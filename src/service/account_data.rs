@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use hearth_core::{
     Error, Kind, Result,
-    limits::{MAX_ACCOUNT_DATA_BYTES, MAX_ACCOUNT_DATA_ENTRIES},
+    limits::{MAX_ACCOUNT_DATA_BYTES, MAX_ACCOUNT_DATA_ENTRIES, MAX_CONTENT_DEPTH, nests_at_most},
 };
 use hearth_storage::{
     Storage,
     account_data::{AccountDataChange, AccountDataSet, Quota, Scope},
 };
 use ruma::{RoomId, UserId};
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 
 use super::session::Session;
 
@@ -61,13 +61,17 @@ impl AccountData {
             return Err(Error::too_large(format!("Account data has at most {MAX_CONTENT_BYTES} bytes")));
         }
         // Written anew, so that what we serve later has no key twice and no number that isn't one.
-        let content: serde_json::Map<String, serde_json::Value> =
+        let content: Map<String, Value> =
             serde_json::from_str(content.get()).map_err(|_| Error::bad_json("Account data is a JSON object"))?;
+        let content = Value::Object(content);
+        if !nests_at_most(&content, MAX_CONTENT_DEPTH) {
+            return Err(Error::bad_json(format!("Account data has at most {MAX_CONTENT_DEPTH} levels")));
+        }
         let change = AccountDataChange {
             user_id: user.to_string(),
             scope: scope(room),
             kind: kind.to_owned(),
-            content: Some(serde_json::Value::Object(content).to_string()),
+            content: Some(content.to_string()),
             expects: None,
             quota: Some(QUOTA),
         };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hearth_core::{
     Error, Kind, Result,
     clock::{Clock, Rng, random_string},
+    limits::{MAX_CONTENT_DEPTH, nests_at_most},
 };
 use hearth_storage::{
     Storage,
@@ -214,6 +215,10 @@ fn check_object(what: &str, json: &RawValue, most: usize) -> Result<()> {
     match json.get() {
         object if !object.starts_with('{') => Err(Error::bad_json(format!("{what} is an object"))),
         object if object.len() > most => Err(Error::too_large(format!("{what} has at most {most} bytes"))),
+        // A key that can't be read would keep its owner from reading all those that come with it.
+        _ if !nests_at_most(&parse(json)?, MAX_CONTENT_DEPTH) => {
+            Err(Error::bad_json(format!("{what} has at most {MAX_CONTENT_DEPTH} levels")))
+        }
         _ => Ok(()),
     }
 }

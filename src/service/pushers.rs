@@ -11,6 +11,7 @@ use std::sync::Arc;
 use hearth_core::{
     Error, Result,
     clock::{Clock, Rng, random_string},
+    limits::nests_at_most,
 };
 use hearth_storage::{
     Storage,
@@ -26,7 +27,7 @@ use url::Url;
 
 pub use self::deliver::Deliveries;
 pub(super) use self::judge::{Judged, Owner, judge};
-use super::{session::Session, to_device::is_at_most};
+use super::session::Session;
 use crate::http_client::HttpClient;
 
 /// What a gateway answers to.
@@ -146,7 +147,7 @@ impl Pushers {
             }
         }
         let data = Value::Object(body.data.clone());
-        if data.to_string().len() > MAX_DATA_BYTES || !is_at_most(&data, MAX_DATA_DEPTH) {
+        if data.to_string().len() > MAX_DATA_BYTES || !nests_at_most(&data, MAX_DATA_DEPTH) {
             return Err(Error::invalid_param(format!(
                 "`data` has at most {MAX_DATA_BYTES} bytes, and {MAX_DATA_DEPTH} levels"
             )));

@@ -8,7 +8,7 @@ use hearth_core::{
     Error, Result,
     clock::Clock,
     ids,
-    limits::{MAX_CONTENT_DEPTH, MAX_ID_BYTES, MAX_PDU_BYTES},
+    limits::{MAX_CONTENT_DEPTH, MAX_ID_BYTES, MAX_PDU_BYTES, nests_at_most},
 };
 use hearth_storage::{
     Storage, Transaction,
@@ -124,19 +124,9 @@ fn checked(content: &str) -> Result<String> {
         return Err(Error::too_large(format!("A message has at most {MAX_CONTENT_BYTES} bytes")));
     }
     match serde_json::from_str::<Value>(content) {
-        Ok(value @ Value::Object(_)) if is_at_most(&value, MAX_CONTENT_DEPTH) => Ok(value.to_string()),
+        Ok(value @ Value::Object(_)) if nests_at_most(&value, MAX_CONTENT_DEPTH) => Ok(value.to_string()),
         Ok(Value::Object(_)) => Err(Error::bad_json(format!("A message has at most {MAX_CONTENT_DEPTH} levels"))),
         _ => Err(Error::bad_json("A message is a JSON object")),
-    }
-}
-
-/// Whether a value nests no deeper.
-pub(super) fn is_at_most(value: &Value, levels: usize) -> bool {
-    match (value, levels.checked_sub(1)) {
-        (Value::Object(object), Some(left)) => object.values().all(|value| is_at_most(value, left)),
-        (Value::Array(array), Some(left)) => array.iter().all(|value| is_at_most(value, left)),
-        (Value::Object(_) | Value::Array(_), None) => false,
-        _ => true,
     }
 }
 
