@@ -12,6 +12,7 @@ mod doors;
 mod e2ee;
 mod economy;
 mod erased;
+mod faults;
 mod frame;
 mod graph;
 mod guards;

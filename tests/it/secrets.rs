@@ -14,7 +14,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{Given, Http, each_backend};
+use crate::support::{
+    Given, Http, each_backend,
+    gateway::{Gateway, pusher},
+    people::{Person, escaped},
+};
 
 const LONG: Duration = Duration::from_secs(20);
 const PASSWORD: &str = "planted-password-one";
@@ -23,6 +27,8 @@ const WRONG: &str = "planted-password-wrong";
 const SHARED: &str = "planted-shared-secret";
 const INVITED: &str = "planted-registration-token";
 const DATABASE: &str = "planted-database-password";
+/// In what people write, keep and publish: stored, of course, but nobody's to read in a log.
+const PRIVATE: &str = "planted-private";
 
 /// The address of a database with a password in it. One that trusts everybody doesn't look at it.
 fn with_password(url: &str) -> String {
@@ -32,6 +38,64 @@ fn with_password(url: &str) -> String {
     format!("{scheme}://{user}:{DATABASE}@{after}")
 }
 
+/// Says, keeps and publishes what is nobody else's business; also what is refused.
+async fn has_secrets(person: &Person, reader: &Person) {
+    let gateway = Gateway::start().await;
+    let private = |what: &str| format!("{PRIVATE} {what}");
+    let room = person.creates(json!({ "preset": "public_chat", "topic": private("topic") })).await;
+    reader.joins(&room).await;
+    reader.post("/pushers/set", pusher(&gateway.url(), &private("pushkey"))).await.ok();
+    let said = person.says(&room, &private("words")).await;
+    gateway.is_told_of(&said).await;
+    // One that knows nothing of the pushkey, and one that fails.
+    gateway.rejects(&private("pushkey"));
+    person.says(&room, &private("words for nobody")).await;
+    let rejected = async { while !reader.pushkeys().await.is_empty() {} };
+    timeout(LONG, rejected).await.expect("the pusher goes");
+    gateway.fails_with(500);
+    reader.post("/pushers/set", pusher(&gateway.url(), &private("another pushkey"))).await.ok();
+    let tries = gateway.tries();
+    person.says(&room, &private("words that are not taken")).await;
+    gateway.was_tried(tries + 1).await;
+
+    let note = json!({ "messages": { &reader.id: { "*": { "note": private("note") } } } });
+    person.put("/sendToDevice/m.note/t", note).await.ok();
+    let (user, r) = (format!("/user/{}", person.id), escaped(&room));
+    person.put(&format!("{user}/account_data/m.note"), json!({ "a": private("data") })).await.ok();
+    person.put(&format!("{user}/rooms/{r}/tags/u.{PRIVATE}"), json!({ "order": 0.5 })).await.ok();
+    let word = json!({ "pattern": private("word"), "actions": ["notify"] });
+    person.put(&format!("/pushrules/global/content/{PRIVATE}"), word).await.ok();
+    let backup = json!({ "algorithm": "m", "auth_data": { "a": private("backup") } });
+    let version = person.post("/room_keys/version", backup).await.ok()["version"].clone();
+    let version = version.as_str().unwrap();
+    let mut key = json!({ "first_message_index": 0, "forwarded_count": 0, "is_verified": false });
+    key["session_data"] = json!({ "ciphertext": private("key") });
+    person.put(&format!("/room_keys/keys/{r}/s?version={version}"), key).await.ok();
+    let one_time = json!({ "one_time_keys": { "org.example:A": { "key": private("one-time key") } } });
+    person.post("/keys/upload", one_time).await.ok();
+    person
+        .put("/presence/@alice:test.example/status", json!({ "presence": "online", "status_msg": private("status") }))
+        .await;
+
+    for (path, body) in [
+        ("/keys/upload", json!({ "device_keys": { "user_id": private("user") } })),
+        ("/keys/device_signing/upload", json!({ "master_key": { "user_id": private("user") } })),
+        ("/pushers/set", json!({ "kind": "http", "pushkey": [private("pushkey")] })),
+        ("/createRoom", json!({ "name": [private("name")] })),
+    ] {
+        assert!(person.post(path, body).await.status >= 400);
+    }
+    let too_deep = format!("[\"{PRIVATE}\"");
+    let request = person.http().request(Method::PUT, &format!("/_matrix/client/v3{user}/account_data/m.note"));
+    person.http().send(request.bearer_auth(&person.token).body(too_deep)).await.refused(400, "M_NOT_JSON");
+    let filter = escaped(&json!({ "room": { "timeline": { "types": [PRIVATE] } } }).to_string());
+    for reader in [person, reader] {
+        reader.sync(&format!("timeout=0&filter={filter}")).await;
+        reader.sync("timeout=0").await;
+        reader.reads(&room, "messages?dir=b").await.ok();
+    }
+}
+
 /// Runs the program with all the log there is, lets somebody live a short life on it, and stops it. What it wrote, and
 /// the access tokens that it gave out.
 async fn live_a_life(given: &Given) -> (String, Vec<String>) {
@@ -39,9 +103,15 @@ async fn live_a_life(given: &Given) -> (String, Vec<String>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
     command.current_dir(given.dir()).env_clear().kill_on_drop(true);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    for option in
-        ["port=0", "log=\"trace\"", "log_format=\"json\"", "server_name=\"test.example\"", "allow_registration=true"]
-    {
+    for option in [
+        "port=0",
+        "log=\"trace\"",
+        "log_format=\"json\"",
+        "server_name=\"test.example\"",
+        "allow_registration=true",
+        "outgoing_allowlist=[\"127.0.0.1\"]",
+        "rate_limit.enabled=false",
+    ] {
         command.args(["-O", option]);
     }
     command.args(["-O", &format!("registration_token=\"{INVITED}\"")]);
@@ -104,7 +174,13 @@ async fn live_a_life(given: &Given) -> (String, Vec<String>) {
     let proof = json!({ "type": "m.login.password", "identifier": { "type": "m.id.user", "user": "alice" }, "password": PASSWORD });
     let change = http.request(Method::POST, "/_matrix/client/v3/account/password").bearer_auth(&tokens[0]);
     http.send(change.json(&json!({ "new_password": SECOND, "auth": proof }))).await.ok();
-    let mistaken = json!({ "nonce": "n", "username": "bob", "password": PASSWORD, "mac": SHARED });
+    let alice = http.post("/_matrix/client/v3/login", &login(SECOND)).await.ok();
+    let asked = http.post("/_matrix/client/v3/register", &json!({})).await.json();
+    let auth = json!({ "type": "m.login.registration_token", "token": INVITED, "session": asked["session"] });
+    let bob = json!({ "username": "bob", "password": PASSWORD, "auth": auth });
+    let bob = http.post("/_matrix/client/v3/register", &bob).await.ok();
+    has_secrets(&Person::from(&http, &alice), &Person::from(&http, &bob)).await;
+    let mistaken = json!({ "nonce": "n", "username": "carol", "password": PASSWORD, "mac": SHARED });
     http.post("/_synapse/admin/v1/register", &mistaken).await;
     http.send(http.request(Method::POST, "/_matrix/client/v3/logout").bearer_auth(&tokens[0])).await.ok();
     let mut last = login(SECOND);
@@ -140,6 +216,10 @@ each_backend! {
                 assert!(!line.contains(secret), "{line}");
             }
             assert!(!found(secret), "{secret} is stored as it is");
+        }
+        assert!(found(PRIVATE), "what people keep is kept");
+        for line in log.lines() {
+            assert!(!line.contains(PRIVATE), "{line}");
         }
     }
 }

@@ -54,7 +54,7 @@ impl Pair {
 }
 
 /// 32 bytes that look like a key.
-fn some_key() -> String {
+pub(crate) fn some_key() -> String {
     Pair::called("x").public
 }
 

@@ -16,6 +16,6 @@ fn pushing(config: &mut Config) {
     config.outgoing.outgoing_allowlist = vec!["127.0.0.1".parse().expect("an address")];
 }
 
-async fn pushing_server(given: &Given) -> Server {
+pub(crate) async fn pushing_server(given: &Given) -> Server {
     given.server_with(pushing).await
 }

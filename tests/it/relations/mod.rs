@@ -44,15 +44,15 @@ impl Person {
         event_id(&self.tries_to_relate(room, "m.room.message", &self.next_txn(), content).await)
     }
 
-    async fn answers_in_thread(&self, room: &str, root: &str, body: &str) -> String {
+    pub(crate) async fn answers_in_thread(&self, room: &str, root: &str, body: &str) -> String {
         self.relates(room, "m.thread", root, body).await
     }
 
-    async fn edits(&self, room: &str, target: &str, body: &str) -> String {
+    pub(crate) async fn edits(&self, room: &str, target: &str, body: &str) -> String {
         event_id(&self.tries_to_relate(room, "m.room.message", &self.next_txn(), edit(target, body)).await)
     }
 
-    async fn reacts(&self, room: &str, target: &str, key: &str) -> Reply {
+    pub(crate) async fn reacts(&self, room: &str, target: &str, key: &str) -> Reply {
         self.tries_to_relate(room, "m.reaction", &self.next_txn(), reaction(target, key)).await
     }
 
