@@ -4,9 +4,9 @@ use ruma::{
     UserId,
     power_levels::NotificationPowerLevelsKey,
     push::{
-        Action, ConditionalPushRule, ConditionalPushRuleInit, EventMatchConditionData, HighlightTweakValue,
-        PatternedPushRuleInit, PredefinedContentRuleId, PredefinedOverrideRuleId, PushCondition, Ruleset,
-        SenderNotificationPermissionConditionData, SoundTweakValue, Tweak,
+        Action, ConditionalPushRule, ConditionalPushRuleInit, EventMatchConditionData, EventPropertyIsConditionData,
+        HighlightTweakValue, PatternedPushRuleInit, PredefinedContentRuleId, PredefinedOverrideRuleId, PushCondition,
+        Ruleset, SenderNotificationPermissionConditionData, SoundTweakValue, Tweak,
     },
 };
 
@@ -48,7 +48,29 @@ pub fn default_rules(user: &UserId) -> Ruleset {
         pattern: user.localpart().to_owned(),
     };
     rules.content.insert(init.into());
+    rules.override_ = rules.override_.into_iter().map(as_known).collect();
+    rules.underride = rules.underride.into_iter().map(as_known).collect();
     rules
+}
+
+/// What the ids of the rules about polls begin with.
+const ABOUT_POLLS: &str = ".org.matrix.msc3930.rule.";
+
+/// Clients know the rules about polls by a condition that the proposal has and the crate has not: a pattern for the type.
+///
+/// <https://github.com/matrix-org/matrix-spec-proposals/blob/main/proposals/3930-polls-notifications.md>
+fn as_known(mut rule: ConditionalPushRule) -> ConditionalPushRule {
+    if rule.rule_id.starts_with(ABOUT_POLLS) {
+        for condition in &mut rule.conditions {
+            if let PushCondition::EventPropertyIs(EventPropertyIsConditionData { key, value, .. }) = condition
+                && let Some(kind) = value.as_str()
+            {
+                let matches = EventMatchConditionData::new(key.clone(), kind.to_owned());
+                *condition = PushCondition::EventMatch(matches);
+            }
+        }
+    }
+    rule
 }
 
 /// Whether a rule looks for names in a text. Such a rule doesn't apply where the sender says whom they mention.
