@@ -33,6 +33,8 @@ pub fn default_rules(user: &UserId) -> Ruleset {
     let to_all = vec![PushCondition::EventMatch(text), PushCondition::SenderNotificationPermission(may)];
     let name = vec![PushCondition::ContainsDisplayName];
     let mut rules = Ruleset::server_default(user);
+    // Those about threads that somebody follows are not asked here.
+    rules.postcontent.clear();
     for (before, rule) in [
         (PredefinedOverrideRuleId::IsUserMention, old(PredefinedOverrideRuleId::ContainsDisplayName, aloud(), name)),
         (PredefinedOverrideRuleId::IsRoomMention, old(PredefinedOverrideRuleId::RoomNotif, tell(), to_all)),

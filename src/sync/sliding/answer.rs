@@ -42,6 +42,7 @@ impl Turn {
             || !e.account_data.is_empty()
             || !e.receipts.is_empty()
             || !e.typing.is_empty()
+            || !e.thread_subscriptions.is_empty()
             || !e.e2ee.device_lists.is_empty()
             || e.to_device.as_ref().is_some_and(|to_device| !to_device.events.is_empty())
     }
@@ -148,8 +149,13 @@ impl Syncs {
             account_data: wish.account_data.is_some() && !quiet,
             keys: wish.e2ee && known_keys.is_none(),
             to_device: to_device.map(|wish| (told.map_or(0, |mark| mark.pos), wish.limit)),
+            subscriptions: wish.thread_subscriptions.filter(|_| !quiet),
         };
-        let is_nothing = query.rooms.is_empty() && !query.account_data && !query.keys && query.to_device.is_none();
+        let is_nothing = query.rooms.is_empty()
+            && !query.account_data
+            && !query.keys
+            && query.to_device.is_none()
+            && query.subscriptions.is_none();
         let mut page = SlidingPage::default();
         if !is_nothing {
             let _turn = self.turns.acquire().await.map_err(Error::internal)?;

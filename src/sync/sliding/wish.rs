@@ -36,6 +36,8 @@ const MOST_NAMES: usize = 200;
 const MOST_NAME_BYTES: usize = 64;
 /// Messages to the device in one answer.
 const MOST_TO_DEVICE: u32 = 100;
+/// Changes of threads that one follows, likewise.
+const MOST_SUBSCRIPTIONS: u32 = 100;
 
 /// What a client asks for.
 pub struct SlidingWish {
@@ -49,6 +51,8 @@ pub struct SlidingWish {
     pub(super) account_data: Option<Scope>,
     pub(super) receipts: Option<Scope>,
     pub(super) typing: Option<Scope>,
+    /// At most so many changes of threads that one follows.
+    pub(super) thread_subscriptions: Option<u32>,
     /// The session's, of when it was looked up.
     pub(super) session_as_of: u64,
 }
@@ -157,7 +161,8 @@ impl SlidingWish {
             } = wanted;
             Ok((room, config(&required_state, timeline_limit, user)?))
         };
-        let AskedExtensions { to_device, e2ee, account_data, receipts, typing, .. } = request.extensions;
+        let AskedExtensions { to_device, e2ee, account_data, receipts, typing, thread_subscriptions, .. } =
+            request.extensions;
         let to_device = (to_device.enabled == Some(true)).then(|| {
             let limit = to_device.limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(MOST_TO_DEVICE);
             // One that we don't know acknowledges nothing.
@@ -175,6 +180,10 @@ impl SlidingWish {
             account_data: Scope::new(account_data.enabled, account_data.lists, account_data.rooms)?,
             receipts: Scope::new(receipts.enabled, receipts.lists, receipts.rooms)?,
             typing: Scope::new(typing.enabled, typing.lists, typing.rooms)?,
+            thread_subscriptions: (thread_subscriptions.enabled == Some(true)).then(|| {
+                let limit = thread_subscriptions.limit.and_then(|limit| u32::try_from(limit).ok());
+                limit.unwrap_or(MOST_SUBSCRIPTIONS).clamp(1, MOST_SUBSCRIPTIONS)
+            }),
             session_as_of,
         })
     }
