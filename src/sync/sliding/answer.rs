@@ -117,6 +117,7 @@ impl Syncs {
 
     async fn look(&self, reader: Reader<'_>, wish: &SlidingWish, base: Option<&State>) -> Result<Look> {
         let mine = self.my_rooms(reader, base.map_or(0, |base| base.pos)).await?;
+        self.look_into_spaces(&mine, wish).await?;
         let mut configs = base.map(|base| Configs::clone(&base.configs)).unwrap_or_default();
         let rooms = mine.rooms();
         let view = View::new(wish, &rooms, base, &mut configs);

@@ -8,6 +8,7 @@ mod extensions;
 mod memory;
 mod my_rooms;
 mod room;
+mod spaces;
 mod view;
 mod wish;
 

@@ -196,7 +196,13 @@ impl Both {
 
 /// How long the list is, and the rooms in its ranges.
 fn in_ranges(list: &ListWish, mine: &Rooms, base: Option<&State>) -> (usize, Vec<i64>) {
-    let is_in = |entry: &&Entry| is_listed(entry, mine, base) && passes(&list.filters, entry, mine);
+    let spaces = mine.in_spaces(&list.filters.spaces);
+    let in_space = |entry: &Entry| spaces.iter().any(|rooms| rooms.contains(&entry.room.room_id));
+    let is_in = |entry: &&Entry| {
+        is_listed(entry, mine, base)
+            && passes(&list.filters, entry, mine)
+            && (list.filters.spaces.is_empty() || in_space(entry))
+    };
     let mut rooms: Vec<(i64, i64)> =
         mine.entries.values().filter(is_in).map(|entry| (-entry.activity(), entry.room.room_sn)).collect();
     let spans = places(&list.ranges, rooms.len());

@@ -75,6 +75,8 @@ pub(super) struct Filters {
     pub(super) not_room_types: Vec<Option<String>>,
     pub(super) tags: Vec<String>,
     pub(super) not_tags: Vec<String>,
+    /// Rooms that are directly in one of these.
+    pub(super) spaces: Vec<String>,
 }
 
 pub(super) struct ToDeviceWish {
@@ -203,14 +205,14 @@ fn list_wish(name: String, list: List, more: Option<&Value>, user: &UserId) -> R
 }
 
 fn filters(asked: ListFilters, more: Option<&Value>) -> Result<Filters> {
-    let tags = |key: &str| -> Result<Vec<String>> {
-        let Some(tags) = more.and_then(|more| more.get(key)).filter(|tags| !tags.is_null()) else {
+    let names = |key: &str| -> Result<Vec<String>> {
+        let Some(names) = more.and_then(|more| more.get(key)).filter(|names| !names.is_null()) else {
             return Ok(Vec::new());
         };
-        let tags: Vec<String> =
-            serde_json::from_value(tags.clone()).map_err(|e| Error::bad_json(format!("`{key}` of a filter: {e}")))?;
-        most(tags.len(), MOST_NAMES, "tags in a filter")?;
-        Ok(tags)
+        let names: Vec<String> =
+            serde_json::from_value(names.clone()).map_err(|e| Error::bad_json(format!("`{key}` of a filter: {e}")))?;
+        most(names.len(), MOST_NAMES, "names in a filter")?;
+        Ok(names)
     };
     let types = |types: Vec<ruma::directory::RoomTypeFilter>| -> Result<Vec<Option<String>>> {
         most(types.len(), MOST_NAMES, "types in a filter")?;
@@ -224,8 +226,9 @@ fn filters(asked: ListFilters, more: Option<&Value>) -> Result<Filters> {
         is_invite: asked.is_invite.or(is_invited),
         room_types: types(asked.room_types)?,
         not_room_types: types(asked.not_room_types)?,
-        tags: tags("tags")?,
-        not_tags: tags("not_tags")?,
+        tags: names("tags")?,
+        not_tags: names("not_tags")?,
+        spaces: names("spaces")?,
     })
 }
 
