@@ -9,7 +9,7 @@ use std::{
 use hearth_core::{
     Error, Result,
     limits::MAX_ID_BYTES,
-    sliding::{Config, Required},
+    sliding::{Config, Element, Required},
     token::{Position, SyncToken},
 };
 use ruma::{
@@ -53,8 +53,33 @@ pub struct SlidingWish {
     pub(super) typing: Option<Scope>,
     /// At most so many changes of threads that one follows.
     pub(super) thread_subscriptions: Option<u32>,
+    /// Of each room is told in which lists it is, and what the reader is there.
+    pub(super) tells_beside: bool,
     /// The session's, of when it was looked up.
     pub(super) session_as_of: u64,
+}
+
+/// Which state is asked for, in the words of the proposal as it was accepted.
+pub struct StateWish {
+    pub include: Vec<Element>,
+    pub exclude: Vec<Element>,
+    pub lazy: bool,
+}
+
+impl StateWish {
+    fn required(self) -> Result<Required> {
+        let all = || self.include.iter().chain(&self.exclude);
+        most(all().count(), MOST_REQUIRED, "elements in `required_state`")?;
+        let is_long = |part: &Option<String>| part.as_ref().is_some_and(|part| part.len() > MAX_ID_BYTES);
+        if all().any(|(kind, key)| is_long(kind) || is_long(key)) {
+            return Err(long_element());
+        }
+        Ok(Required::chosen(&self.include, &self.exclude, self.lazy))
+    }
+}
+
+fn long_element() -> Error {
+    Error::invalid_param(format!("`required_state` has an element longer than {MAX_ID_BYTES} bytes"))
 }
 
 pub(super) struct ListWish {
@@ -186,8 +211,29 @@ impl SlidingWish {
                 let limit = thread_subscriptions.limit.and_then(|limit| u32::try_from(limit).ok());
                 limit.unwrap_or(MOST_SUBSCRIPTIONS).clamp(1, MOST_SUBSCRIPTIONS)
             }),
+            tells_beside: false,
             session_as_of,
         })
+    }
+
+    /// The same of a client that knows the proposal as it was accepted, and says so which state it wants.
+    pub fn with_states(
+        mut self,
+        mut of_lists: BTreeMap<String, StateWish>,
+        of_rooms: BTreeMap<OwnedRoomId, StateWish>,
+    ) -> Result<Self> {
+        for list in &mut self.lists {
+            if let Some(wish) = of_lists.remove(&list.name) {
+                list.config.required = wish.required()?;
+            }
+        }
+        for (room, wish) in of_rooms {
+            if let Some(config) = self.subscriptions.get_mut(&room) {
+                config.required = wish.required()?;
+            }
+        }
+        self.tells_beside = true;
+        Ok(self)
     }
 }
 
@@ -236,7 +282,7 @@ fn config(required: &[(StateEventType, String)], limit: UInt, user: &UserId) -> 
     most(required.len(), MOST_REQUIRED, "elements in `required_state`")?;
     let elements: Vec<(String, &str)> = required.iter().map(|(kind, key)| (kind.to_string(), key.as_str())).collect();
     if elements.iter().any(|(kind, key)| kind.len() > MAX_ID_BYTES || key.len() > MAX_ID_BYTES) {
-        return Err(Error::invalid_param(format!("`required_state` has an element longer than {MAX_ID_BYTES} bytes")));
+        return Err(long_element());
     }
     let elements = elements.iter().map(|(kind, key)| (kind.as_str(), *key));
     Ok(Config { limit: u64::from(limit).min(MOST_EVENTS), required: Required::new(elements, user.as_str()) })
