@@ -26,7 +26,7 @@ use crate::{
 
 pub use classic::SyncWish;
 use following::Following;
-pub use sliding::Slid;
+pub use sliding::{Beside, Slid};
 
 /// Answers syncs.
 pub struct Syncs {
