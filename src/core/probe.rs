@@ -14,6 +14,7 @@ use ruma::{
     push::{Action, Ruleset},
     room_id, user_id,
 };
+use serde_json::{Map, Value};
 
 use crate::{
     canonical,
@@ -22,7 +23,7 @@ use crate::{
     power::Power,
     push::{Rules, Subject},
     room_version::RoomVersion,
-    sliding::{self, Config, SlidingWish},
+    sliding::{self, Config, SlidingWish, StateWish},
     token::{SyncToken, TimelineToken, Token},
 };
 
@@ -37,7 +38,7 @@ pub fn filter(input: &[u8]) {
 
     let room = room_id!("!room:example.org");
     filter::matches_room(&filter.room, room);
-    let kind = serde_json::from_str::<serde_json::Value>(event).unwrap_or_default()["type"].to_string();
+    let kind = serde_json::from_str::<Value>(event).unwrap_or_default()["type"].to_string();
     filter::matches_event(&filter.account_data, &kind, None);
     filter::matches_type(&filter.room.account_data, room, &kind);
     let passes = filter::passes(&filter.room.timeline, room, event);
@@ -93,10 +94,33 @@ pub fn sliding(input: &[u8]) {
     let [parameters, body] = lines(input);
     let uri = format!("/sync?{parameters}");
     let Ok(request) = http::Request::post(uri).body(body.as_bytes()) else { return };
-    let Ok(whole) = serde_json::from_str(body) else { return };
-    let Ok(request) = v5::Request::try_from_http_request(request, &[]) else { return };
-    let Ok(wish) = SlidingWish::new(request, &whole, user_id!("@owner:example.org"), 0) else { return };
+    let Ok(whole) = serde_json::from_str::<Map<String, Value>>(body) else { return };
+    let wish = || {
+        let request = v5::Request::try_from_http_request(request.clone(), &[]).ok()?;
+        SlidingWish::new(request, &whole, user_id!("@owner:example.org"), 0).ok()
+    };
+    let (Some(one), Some(other)) = (wish(), wish()) else { return };
+    wanted(&one);
+    // The state in the words of the proposal as it was accepted: every second element is one to be left out.
+    let of_lists = one.lists.iter().map(|list| (list.name.clone(), chosen(&whole["lists"][&list.name]))).collect();
+    let rooms = one.subscriptions.keys();
+    let of_rooms = rooms.map(|room| (room.clone(), chosen(&whole["room_subscriptions"][room.as_str()]))).collect();
+    if let Ok(merged) = other.with_states(of_lists, of_rooms) {
+        wanted(&merged);
+    }
+}
 
+fn chosen(wish: &Value) -> StateWish {
+    let part = |pair: &Value, at: usize| pair[at].as_str().filter(|part| *part != "*").map(str::to_owned);
+    let (mut include, mut exclude) = (Vec::new(), Vec::new());
+    for (n, pair) in wish["required_state"].as_array().into_iter().flatten().enumerate() {
+        let elements = if n % 2 == 0 { &mut include } else { &mut exclude };
+        elements.push((part(pair, 0), part(pair, 1)));
+    }
+    StateWish { include, exclude, lazy: wish["timeline_limit"] == 20 }
+}
+
+fn wanted(wish: &SlidingWish) {
     for list in &wish.lists {
         let places = sliding::places(&list.ranges, 20);
         assert!(places.is_sorted_by(|a, b| a.1 < b.0), "each place is told once");
@@ -116,6 +140,12 @@ pub fn sliding(input: &[u8]) {
             let both = one.and(other);
             assert_eq!(both, other.and(one), "it is the same who came first");
             assert!(both.limit >= one.limit && !one.required.widens(&both.required), "both get what they want");
+            for kind in ["m.room.member", "m.room.name", "m.odd"] {
+                for key in ["", "@alice:example.org", "@owner:example.org"] {
+                    let wants = |config: &Config| config.required.wants(kind, key);
+                    assert!(!wants(one) || wants(&both), "{kind} {key}: both get what they want");
+                }
+            }
         }
     }
 }

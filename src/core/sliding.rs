@@ -148,6 +148,13 @@ impl Required {
             both.lazy = false;
         } else {
             both.lazy |= other.lazy;
+            if both.lazy && both.types.get(ANY) == Some(&Keys::Any) {
+                // "Any" means no members then: those whom one of them wants by a key of whatever type are named.
+                for keys in [self, other].iter().filter_map(|one| one.types.get(ANY)).filter(|keys| **keys != Keys::Any)
+                {
+                    add(&mut both.types, MEMBER, keys);
+                }
+            }
         }
         both
     }
@@ -203,10 +210,11 @@ impl Required {
         }
         let any_before = before.types.get(ANY);
         let had = |kind: &str, keys: &Keys| match keys {
-            Keys::Any if kind == MEMBER => before.all_members(),
+            Keys::Any if kind == MEMBER => before.all_members() || !self.all_members(),
             Keys::Any => any_before == Some(&Keys::Any) || before.types.get(kind) == Some(&Keys::Any),
             Keys::These(keys) if kind == ANY => keys.iter().all(|key| any_before.is_some_and(|had| had.hold(key))),
-            Keys::These(keys) => keys.iter().all(|key| before.wants(kind, key)),
+            // What is named and left out as well is nothing that is wanted.
+            Keys::These(keys) => keys.iter().all(|key| before.wants(kind, key) || !self.wants(kind, key)),
         };
         !self.types.iter().all(|(kind, keys)| had(kind, keys))
     }
@@ -378,6 +386,26 @@ mod tests {
         }
         assert!(all.widens(&but_create) && !but_create.widens(&all) && !but_create.widens(&but_create));
         assert!(!names.widens(&but_create) && but_create.widens(&but_all));
+    }
+
+    #[test]
+    fn what_is_named_and_left_out_is_no_news() {
+        let all = [(None, None), (None, Some("@x:x".to_owned())), (Some(MEMBER.to_owned()), None)];
+        for named in [element(MEMBER, "@x:x"), element(MEMBER, "*"), element("m.room.name", "@x:x")] {
+            for left_out in &all {
+                let required = Required::chosen(&[named.clone()], std::slice::from_ref(left_out), false);
+                assert!(!required.widens(&required), "{named:?} without {left_out:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_wanted_by_a_key_of_any_type_stays_wanted() {
+        let by_key = required(&[(ANY, "@x:x")]);
+        let lazy = required(&[(ANY, ANY), (MEMBER, LAZY)]);
+        let both = by_key.and(&lazy);
+        assert!(both.wants(MEMBER, "@x:x") && !both.wants(MEMBER, "@y:x") && both.is_lazy());
+        assert_eq!(lazy.and(&by_key), both);
     }
 
     #[test]
