@@ -154,7 +154,7 @@ prop_compose! {
         lists in prop::collection::vec(sliding_list(), 0..3), wanted in details(), odd in any_json(), rooms in list(),
         shape in 0..5,
     ) -> Value {
-        let lists: serde_json::Map<String, Value> =
+        let lists: Map<String, Value> =
             lists.into_iter().enumerate().map(|(n, list)| (n.to_string(), list)).collect();
         let scope = json!({ "enabled": true, "lists": ["*"], "rooms": rooms });
         let mut body = json!({
