@@ -23,7 +23,7 @@ use hearth::{
         shape::Reader,
         timeline::PageWish,
     },
-    sync::{SlidingWish, StateWish, SyncWish},
+    sync::SyncWish,
 };
 use hearth_core::{
     auth,
@@ -31,6 +31,7 @@ use hearth_core::{
     event::{Draft, Pdu, build},
     keys::Signer,
     room_version::RoomVersion,
+    sliding::{SlidingWish, StateWish},
 };
 use hearth_storage::{
     Direction,
