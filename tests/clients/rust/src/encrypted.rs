@@ -5,10 +5,11 @@ use matrix_sdk::{
     RoomState,
     room::edit::EditedContent,
     ruma::{
-        OwnedEventId, OwnedUserId, RoomId,
-        api::client::{receipt::create_receipt::v3::ReceiptType, room::get_room_event},
+        EventId, OwnedEventId, OwnedUserId, RoomId,
+        api::client::{receipt::create_receipt::v3::ReceiptType, room::get_room_event, threads::subscribe_thread},
         events::room::message::{RoomMessageEventContent, RoomMessageEventContentWithoutRelation},
     },
+    store::ThreadSubscriptionStatus,
 };
 use matrix_sdk_ui::timeline::{
     AnyOtherStateEventContentChange, EventTimelineItem, RoomExt as _, Timeline, TimelineDetails, TimelineEventItemId,
@@ -119,7 +120,8 @@ pub async fn encrypted() -> Result<()> {
     edited(&ann, &ben).await?;
     reacted(&ann, &ben).await?;
     answered(&ann, &ben).await?;
-    in_thread(&ann, &ben).await?;
+    let thread = in_thread(&ann, &ben).await?;
+    followed(&ann, &thread).await?;
     taken_back(&ann, &ben).await?;
     read(&ann, &ben).await?;
     typing(&ann, &ben).await?;
@@ -188,7 +190,7 @@ async fn answered(ann: &Talker, ben: &Talker) -> Result<()> {
     .await
 }
 
-async fn in_thread(ann: &Talker, ben: &Talker) -> Result<()> {
+async fn in_thread(ann: &Talker, ben: &Talker) -> Result<OwnedEventId> {
     check("a thread goes on beside the room, and its root says how long it is", async {
         let root = ann.says("On another note").await?;
         ben.reads("On another note").await?;
@@ -212,7 +214,24 @@ async fn in_thread(ann: &Talker, ben: &Talker) -> Result<()> {
             })
             .await?;
         }
-        Ok(())
+        Ok(root)
+    })
+    .await
+}
+
+async fn followed(ann: &Talker, thread: &EventId) -> Result<()> {
+    check("a thread that is followed in another session is so in this", async {
+        let elsewhere = Person::again("ann").await?;
+        let room = ann.timeline.room().room_id();
+        let follow = subscribe_thread::unstable::Request::new(room.to_owned(), thread.to_owned(), None);
+        elsewhere.client.send(follow).await?;
+        let told = Some((ThreadSubscriptionStatus::Subscribed { automatic: false }, true));
+        becomes("what is followed", told, async || {
+            let stored = ann.person.client.state_store().load_thread_subscription(room, thread).await?;
+            Ok(stored.map(|stored| (stored.status, stored.bump_stamp.is_some())))
+        })
+        .await?;
+        elsewhere.goes().await
     })
     .await
 }

@@ -39,6 +39,7 @@ pub async fn check<T>(what: &str, story: impl Future<Output = Result<T>>) -> Res
     told
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "values read better where two are compared")]
 pub fn equal<T: PartialEq + Debug>(actual: T, expected: T, what: &str) -> Result<()> {
     ensure!(actual == expected, "{what}: {actual:?} instead of {expected:?}");
     Ok(())

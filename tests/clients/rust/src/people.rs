@@ -50,7 +50,7 @@ async fn client() -> Result<Client> {
         .store_config(StoreConfig::new(CrossProcessLockConfig::SingleProcess))
         .cross_process_store_config(CrossProcessLockConfig::SingleProcess)
         .with_encryption_settings(encryption)
-        .with_threading_support(ThreadingSupport::Enabled { with_subscriptions: false });
+        .with_threading_support(ThreadingSupport::Enabled { with_subscriptions: true });
     Ok(client.build().await?)
 }
 

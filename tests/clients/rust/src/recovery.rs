@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use matrix_sdk::encryption::{VerificationState, backups::BackupState, recovery::RecoveryState};
+use matrix_sdk_ui::timeline::EventTimelineItem;
 
 use crate::{
     encrypted::{Talker, body, chat, signed},
@@ -96,7 +97,7 @@ async fn reads_all(talker: &Talker, said: &[String]) -> Result<()> {
     .await?;
     until("all from the server", async || {
         let items = talker.timeline.items().await;
-        Ok(items.iter().filter_map(|item| item.as_event()).all(|event| event.is_remote_event()).then_some(()))
+        Ok(items.iter().filter_map(|item| item.as_event()).all(EventTimelineItem::is_remote_event).then_some(()))
     })
     .await
 }
