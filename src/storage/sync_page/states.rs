@@ -1,7 +1,7 @@
 //! The state beside a timeline, of many rooms.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -168,7 +168,7 @@ pub(super) async fn read_states<R: Reads>(
         }
     }
 
-    let mut wanted = HashSet::new();
+    let mut wanted = BTreeSet::new();
     let mut replaced = HashMap::<i64, Vec<(i64, i64)>>::new();
     for room in showing.rooms {
         let (room_sn, start) = (room.room_sn, showing.start(room));
@@ -208,14 +208,15 @@ pub(super) async fn read_states<R: Reads>(
         state.retain(|key, _| room.keeps(key, members));
         wanted.extend(state.values().flatten());
     }
-    let events: HashMap<i64, StoredEvent> =
+    let mut events: HashMap<i64, StoredEvent> =
         events_by_sn(tx, wanted.into_iter().collect()).await?.into_iter().map(|e| (e.sn, e)).collect();
     for room in showing.rooms.iter().map(|room| room.room_sn) {
-        let state = states.remove(&room).unwrap_or_default();
-        let state = state.into_values().flatten().filter_map(|sn| events.get(&sn).cloned()).collect();
         let replaced = replaced.remove(&room).unwrap_or_default();
         let replaced = replaced.into_iter().filter_map(|(event, prev)| Some((event, events.get(&prev)?.clone())));
-        parts.insert(room, StatePart { events: state, replaced: replaced.collect() });
+        let replaced = replaced.collect();
+        let state = states.remove(&room).unwrap_or_default();
+        let state = state.into_values().flatten().filter_map(|sn| events.remove(&sn)).collect();
+        parts.insert(room, StatePart { events: state, replaced });
     }
     Ok(parts)
 }
