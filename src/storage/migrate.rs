@@ -58,7 +58,7 @@ const MIGRATIONS: &[Migration] = &[
     both!("0016_push_rules"),
     both!("0017_pushers"),
     both!("0018_sliding"),
-    both!("0019_key_counts"),
+
 ];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
