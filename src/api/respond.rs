@@ -88,6 +88,8 @@ fn name(kind: &Kind) -> (StatusCode, &'static str) {
         Kind::BadState => (S::FORBIDDEN, "M_BAD_STATE"),
         Kind::CannotLeaveServerNoticeRoom => (S::FORBIDDEN, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM"),
         Kind::Conflict => (S::CONFLICT, "M_UNKNOWN"),
+        // <https://github.com/matrix-org/matrix-spec-proposals/pull/4306>
+        Kind::ConflictingUnsubscription => (S::CONFLICT, "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION"),
         Kind::DuplicateAnnotation => (S::BAD_REQUEST, "M_DUPLICATE_ANNOTATION"),
         Kind::Exclusive => (S::BAD_REQUEST, "M_EXCLUSIVE"),
         Kind::Forbidden => (S::FORBIDDEN, "M_FORBIDDEN"),
@@ -103,6 +105,7 @@ fn name(kind: &Kind) -> (StatusCode, &'static str) {
         Kind::MissingToken => (S::UNAUTHORIZED, "M_MISSING_TOKEN"),
         Kind::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED"),
         Kind::NotFound => (S::NOT_FOUND, "M_NOT_FOUND"),
+        Kind::NotInThread => (S::BAD_REQUEST, "IO.ELEMENT.MSC4306.M_NOT_IN_THREAD"),
         Kind::NotJson => (S::BAD_REQUEST, "M_NOT_JSON"),
         Kind::ProfileTooLarge => (S::BAD_REQUEST, "M_PROFILE_TOO_LARGE"),
         Kind::ReadOnly => (S::METHOD_NOT_ALLOWED, "M_BAD_JSON"),

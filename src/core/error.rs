@@ -53,6 +53,8 @@ pub enum Kind {
     CannotLeaveServerNoticeRoom,
     /// Somebody else has it already: 409.
     Conflict,
+    /// The user stopped following the thread after the event because of which a client would have them follow it: 409.
+    ConflictingUnsubscription,
     /// The user has said the same of the same event before.
     DuplicateAnnotation,
     Exclusive,
@@ -75,6 +77,8 @@ pub enum Kind {
     /// The method is not one that this path has: 405.
     MethodNotAllowed,
     NotFound,
+    /// The event is not in the thread.
+    NotInThread,
     NotJson,
     /// The whole profile would be too large.
     ProfileTooLarge,

@@ -48,11 +48,19 @@ impl Config {
 /// Which state of a room is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Required {
-    /// By type, or `*` for any.
-    types: BTreeMap<String, Keys>,
+    types: Chosen,
+    /// But not this. Saved connections of before may lack it.
+    #[serde(default)]
+    without: Chosen,
     /// Members of whom the timeline tells, and those whose membership changes.
     lazy: bool,
 }
+
+/// Keys by type, or `*` for any type.
+type Chosen = BTreeMap<String, Keys>;
+
+/// An element of what is wanted: a type and a key; `None` is any.
+pub type Element = (Option<String>, Option<String>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Keys {
@@ -65,6 +73,13 @@ impl Keys {
         match self {
             Self::Any => true,
             Self::These(keys) => keys.contains(key),
+        }
+    }
+
+    fn hold_all(&self, others: &Self) -> bool {
+        match others {
+            Self::Any => *self == Self::Any,
+            Self::These(keys) => keys.iter().all(|key| self.hold(key)),
         }
     }
 
@@ -90,29 +105,42 @@ impl Required {
                 ME => Keys::These([user.to_owned()].into()),
                 key => Keys::These([key.to_owned()].into()),
             };
-            required.add(kind, &keys);
+            add(&mut required.types, kind, &keys);
         }
         required
     }
 
-    fn add(&mut self, kind: &str, keys: &Keys) {
-        match self.types.get_mut(kind) {
-            Some(known) => known.add(keys),
-            None => {
-                self.types.insert(kind.to_owned(), keys.clone());
+    /// What one of the elements names, and none of those to be left out; and perhaps members that are loaded lazily, who
+    /// are never left out.
+    pub fn chosen(include: &[Element], exclude: &[Element], lazy: bool) -> Self {
+        let choose = |elements: &[Element]| {
+            let mut chosen = Chosen::new();
+            for (kind, key) in elements {
+                let keys = key.as_ref().map_or(Keys::Any, |key| Keys::These([key.clone()].into()));
+                add(&mut chosen, kind.as_deref().unwrap_or(ANY), &keys);
             }
-        }
+            chosen
+        };
+        Self { types: choose(include), without: choose(exclude), lazy }
     }
 
-    /// What both want. Who wants all members is not content with some.
+    /// What both want. Who wants all members is not content with some; and what one leaves out is left out if the other
+    /// does so too, or has no mind for it.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
-        let mut both = self.clone();
+        let mut both = Self { without: Chosen::new(), ..self.clone() };
         for (kind, keys) in &other.types {
-            both.add(kind, keys);
+            add(&mut both.types, kind, keys);
+        }
+        for (one, other) in [(self, other), (other, self)] {
+            for (kind, keys) in &one.without {
+                if covers(&other.without, kind, keys) || !other.may_want(kind) {
+                    add(&mut both.without, kind, keys);
+                }
+            }
         }
         if self.all_members() || other.all_members() {
-            both.add(MEMBER, &Keys::Any);
+            add(&mut both.types, MEMBER, &Keys::Any);
             both.lazy = false;
         } else {
             both.lazy |= other.lazy;
@@ -128,7 +156,16 @@ impl Required {
             Some(keys) => keys.hold(key),
             None => false,
         };
-        any_type || self.types.get(kind).is_some_and(|keys| keys.hold(key))
+        let wanted = any_type || self.types.get(kind).is_some_and(|keys| keys.hold(key));
+        wanted && ![kind, ANY].iter().any(|kind| self.without.get(*kind).is_some_and(|keys| keys.hold(key)))
+    }
+
+    /// Whether something of this type may be wanted.
+    fn may_want(&self, kind: &str) -> bool {
+        match kind {
+            ANY => !self.types.is_empty(),
+            kind => self.types.contains_key(kind) || self.types.contains_key(ANY),
+        }
     }
 
     pub fn is_lazy(&self) -> bool {
@@ -136,7 +173,9 @@ impl Required {
     }
 
     pub fn all_members(&self) -> bool {
-        self.types.get(MEMBER) == Some(&Keys::Any) || !self.lazy && self.types.get(ANY) == Some(&Keys::Any)
+        let wanted =
+            self.types.get(MEMBER) == Some(&Keys::Any) || !self.lazy && self.types.get(ANY) == Some(&Keys::Any);
+        wanted && !covers(&self.without, MEMBER, &Keys::Any)
     }
 
     /// The members that are wanted by name.
@@ -152,6 +191,10 @@ impl Required {
     /// Whether this wants something that `before` did not.
     pub fn widens(&self, before: &Self) -> bool {
         if self.all_members() && !before.all_members() || self.lazy && !before.lazy && !before.all_members() {
+            return true;
+        }
+        let left_out = |(kind, keys): (&String, &Keys)| covers(&self.without, kind, keys) || !self.may_want(kind);
+        if !before.without.iter().all(left_out) {
             return true;
         }
         let any_before = before.types.get(ANY);
@@ -170,8 +213,22 @@ impl Required {
             Keys::Any => 0,
             Keys::These(keys) => keys.iter().map(|key| key.len() + 48).sum(),
         };
-        self.types.iter().map(|(kind, of)| kind.len() + 64 + keys(of)).sum()
+        self.types.iter().chain(&self.without).map(|(kind, of)| kind.len() + 64 + keys(of)).sum()
     }
+}
+
+fn add(chosen: &mut Chosen, kind: &str, keys: &Keys) {
+    match chosen.get_mut(kind) {
+        Some(known) => known.add(keys),
+        None => {
+            chosen.insert(kind.to_owned(), keys.clone());
+        }
+    }
+}
+
+/// Whether all of a type that has one of these keys is chosen.
+fn covers(chosen: &Chosen, kind: &str, keys: &Keys) -> bool {
+    [kind, ANY].iter().any(|kind| chosen.get(*kind).is_some_and(|known| known.hold_all(keys)))
 }
 
 /// Of a list of so many rooms, which places its ranges name (each inclusive, from 0), in their order: from the first of a
@@ -263,6 +320,60 @@ mod tests {
         ] {
             assert_eq!(required(now).widens(&required(before)), widens, "{before:?} -> {now:?}");
         }
+    }
+
+    fn element(kind: &str, key: &str) -> Element {
+        let part = |part: &str| (part != ANY).then(|| part.to_owned());
+        (part(kind), part(key))
+    }
+
+    fn chosen(include: &[(&str, &str)], exclude: &[(&str, &str)], lazy: bool) -> Required {
+        let all = |elements: &[(&str, &str)]| elements.iter().map(|(kind, key)| element(kind, key)).collect::<Vec<_>>();
+        Required::chosen(&all(include), &all(exclude), lazy)
+    }
+
+    #[test]
+    fn some_may_be_left_out() {
+        let all_but = chosen(&[(ANY, ANY)], &[("m.room.create", ""), ("t", ANY), (ANY, "k")], false);
+        for (kind, key, wanted) in [
+            ("m.room.create", "", false),
+            ("m.room.create", "x", true),
+            ("t", "", false),
+            ("u", "k", false),
+            ("u", "", true),
+            (MEMBER, "@other:x", true),
+        ] {
+            assert_eq!(all_but.wants(kind, key), wanted, "{kind} {key}");
+        }
+        assert!(all_but.all_members() && !chosen(&[(ANY, ANY)], &[(MEMBER, ANY)], false).all_members());
+        let lazy = chosen(&[(ANY, ANY), (MEMBER, USER)], &[], true);
+        assert!(lazy.is_lazy() && !lazy.all_members() && lazy.wants(MEMBER, USER) && !lazy.wants(MEMBER, "@other:x"));
+        // Words that mean something elsewhere are none here.
+        assert!(!chosen(&[(MEMBER, ME), (MEMBER, LAZY)], &[], false).wants(MEMBER, USER));
+        assert!(!chosen(&[(MEMBER, LAZY)], &[], false).is_lazy());
+    }
+
+    #[test]
+    fn what_one_leaves_out_another_may_want() {
+        let all = chosen(&[(ANY, ANY)], &[], false);
+        let but_create = chosen(&[(ANY, ANY)], &[("m.room.create", "")], false);
+        let names = chosen(&[("m.room.name", ANY)], &[("m.room.name", "x")], false);
+        let but_all = chosen(&[(ANY, ANY)], &[("m.room.create", ANY), ("t", ANY)], false);
+        for (one, other, (create, name)) in [
+            (&all, &but_create, (true, true)),
+            (&but_create, &names, (false, true)),
+            (&but_create, &but_all, (false, true)),
+        ] {
+            for both in [one.and(other), other.and(one)] {
+                assert_eq!(
+                    (both.wants("m.room.create", ""), both.wants("m.room.name", "x")),
+                    (create, name),
+                    "{both:?}"
+                );
+            }
+        }
+        assert!(all.widens(&but_create) && !but_create.widens(&all) && !but_create.widens(&but_create));
+        assert!(!names.widens(&but_create) && but_create.widens(&but_all));
     }
 
     #[test]

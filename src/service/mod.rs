@@ -29,6 +29,7 @@ pub mod sessions;
 pub mod shape;
 pub mod shared_secret;
 pub mod spaces;
+pub mod subscriptions;
 pub mod tags;
 pub mod timeline;
 pub mod to_device;

@@ -206,6 +206,11 @@ fn place(token: &str) -> Option<(usize, usize, bool)> {
     parts.next().is_none().then_some((skip.parse().ok()?, depth, suggested_only))
 }
 
+/// The room that a link of a space leads to; `None` if it doesn't any more.
+pub fn linked_by(link: &str) -> Result<Option<String>> {
+    Ok(child(link, false)?.map(|child| child.room_id))
+}
+
 /// A link, if it is one: without servers to join by it was taken away.
 fn child(json: &str, suggested_only: bool) -> Result<Option<Child>> {
     #[derive(Deserialize)]

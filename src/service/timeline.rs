@@ -211,7 +211,6 @@ impl Timelines {
         limit: u64,
         filter: RoomEventFilter,
     ) -> Result<Around<T, S>> {
-        let unknown = || Error::not_found("There is no such event, or you may not see it");
         let (row, access) = self.open(reader, room_id).await?;
         let room = Room::new(&row)?;
         let limit = usize::try_from(limit.min(MAX_PAGE)).unwrap_or(0);
@@ -271,19 +270,27 @@ impl Timelines {
 
     /// One event, if the reader may see it.
     pub async fn event<T>(&self, reader: Reader<'_>, room_id: &RoomId, event_id: &EventId) -> Result<Raw<T>> {
-        let unknown = || Error::not_found("There is no such event, or you may not see it");
-        let (row, _) = self.open(reader, room_id).await.map_err(|e| match e {
-            Error::Matrix { .. } => unknown(),
-            other => other,
-        })?;
-        let found = self.storage.event(event_id.as_str(), reader.user.as_str()).await?.ok_or_else(unknown)?;
-        let event = found.events.first().filter(|e| e.room_sn == row.room_sn).ok_or_else(unknown)?;
-        if event.status != hearth_storage::Status::Accepted || !found.log.sees(event, reader.user.as_str()) {
-            return Err(unknown());
-        }
-        let beside = Surroundings::from(&found);
-        let shaped = self.events(&Room::new(&row)?, reader, std::slice::from_ref(event), beside)?;
+        let (row, _) = self.open(reader, room_id).await.map_err(or_unknown)?;
+        let found = self.seen(reader, &row, event_id).await?;
+        let shaped = self.events(&Room::new(&row)?, reader, &found.events, Surroundings::from(&found))?;
         shaped.into_iter().next().ok_or_else(unknown)
+    }
+
+    /// One event of a room that the reader is in, as it is stored, if they may see it.
+    pub async fn stored(&self, reader: Reader<'_>, room_id: &RoomId, event_id: &EventId) -> Result<StoredEvent> {
+        let row = self.joined_room(reader, room_id).await.map_err(or_unknown)?;
+        self.seen(reader, &row, event_id).await?.events.into_iter().next().ok_or_else(unknown)
+    }
+
+    /// A page of one event of a room, if the reader may see it.
+    async fn seen(&self, reader: Reader<'_>, row: &RoomRow, event_id: &EventId) -> Result<Page> {
+        let found = self.storage.event(event_id.as_str(), reader.user.as_str()).await?.ok_or_else(unknown)?;
+        let sees = |event: &StoredEvent| {
+            event.room_sn == row.room_sn
+                && event.status == hearth_storage::Status::Accepted
+                && found.log.sees(event, reader.user.as_str())
+        };
+        if found.events.first().is_some_and(sees) { Ok(found) } else { Err(unknown()) }
     }
 
     /// The state, as far as the reader may see it.
@@ -372,6 +379,15 @@ impl Timelines {
             (_, Access::Until(_)) => Err(Error::forbidden("You are not in this room")),
         }
     }
+}
+
+fn unknown() -> Error {
+    Error::not_found("There is no such event, or you may not see it")
+}
+
+/// To whom a room is closed, an event in it is one that they don't know.
+fn or_unknown(error: Error) -> Error {
+    if matches!(error, Error::Matrix { .. }) { unknown() } else { error }
 }
 
 fn token((topo, minor): (i64, i64)) -> TimelineToken {

@@ -7,6 +7,7 @@ use crate::{
     outbox::{self, NewItem},
     push_rules, registration_tokens,
     sessions::{self, Ending, NewSession},
+    subscriptions,
     tx::{Answer, Engine, Op, Query, Reads, Row, Tx, args, statements},
     user_directory,
 };
@@ -361,7 +362,8 @@ impl Op for CleanAccount {
         push_rules::forget(tx, &self.user_id).await?;
         let data = tx.execute(DELETE_ACCOUNT_DATA, args![&self.user_id, limit]).await?;
         let filters = tx.execute(DELETE_FILTERS, args![&self.user_id, limit]).await?;
-        Ok(data + filters + key_backup::clean(tx, &self.user_id, limit).await?)
+        let threads = subscriptions::clean(tx, &self.user_id, limit).await?;
+        Ok(data + filters + threads + key_backup::clean(tx, &self.user_id, limit).await?)
     }
 }
 

@@ -14,6 +14,7 @@ statements! {
     MEMBERSHIPS = "SELECT user_id FROM membership_changes WHERE pos > $1 LIMIT $2";
     PRIVATE_RECEIPTS = "SELECT user_id FROM receipts WHERE type = 'm.read.private' AND pos > $1 LIMIT $2";
     TO_DEVICE = "SELECT user_id FROM to_device WHERE pos > $1 LIMIT $2";
+    SUBSCRIPTIONS = "SELECT user_id FROM thread_subscriptions WHERE pos > $1 LIMIT $2";
     REVOCATIONS = "SELECT user_id, device_id FROM revocations WHERE pos > $1 LIMIT $2";
 }
 
@@ -58,7 +59,7 @@ impl Query for ChangesAfter {
             changes.wakes.push(Wake::Room(row.get(0)?));
             changes.rooms.push(row.get(1)?);
         }
-        for stmt in [ACCOUNT_DATA, MEMBERSHIPS, PRIVATE_RECEIPTS, TO_DEVICE] {
+        for stmt in [ACCOUNT_DATA, MEMBERSHIPS, PRIVATE_RECEIPTS, TO_DEVICE, SUBSCRIPTIONS] {
             let users = tx.query(stmt, args![self.pos, self.limit]).await?;
             changes.too_many |= full(users.len());
             for mut row in users {

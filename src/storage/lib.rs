@@ -35,6 +35,7 @@ pub mod rooms;
 pub mod sessions;
 mod sqlite;
 mod stream;
+pub mod subscriptions;
 pub mod sync_page;
 mod tally;
 #[cfg(test)]
@@ -62,6 +63,7 @@ pub use rooms::{
     StateChange, Status, StoredEvent, Transaction,
 };
 pub use stream::{SigningKey, Stream};
+pub use subscriptions::{Cause, Followed, Follows, Subscribed, Subscription, SubscriptionPage};
 pub use sync_page::{
     AskedRoom, Lazy, RoomSync, SlidingPage, SlidingQuery, SlidingRoom, Speaker, StrippedRoom, Summary, SyncPage,
     SyncQuery, Told, UnreadNow,
@@ -105,6 +107,7 @@ pub trait Storage:
     + keys::Keys
     + dehydrated::DehydratedDevices
     + directory::Directory
+    + subscriptions::Subscriptions
     + user_directory::UserDirectory
     + Send
     + Sync
@@ -189,6 +192,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (registration_tokens::ALL, registration_tokens::ALL_BULK),
         (reports::ALL, reports::ALL_BULK),
         (room_list::ALL, room_list::ALL_BULK),
+        (subscriptions::ALL, subscriptions::ALL_BULK),
         (rooms::ALL, rooms::ALL_BULK),
         (rooms::merge::ALL, rooms::merge::ALL_BULK),
         (rooms::persist::ALL, rooms::persist::ALL_BULK),

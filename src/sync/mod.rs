@@ -26,7 +26,7 @@ use crate::{
 
 pub use classic::SyncWish;
 use following::Following;
-pub use sliding::{Slid, SlidingWish};
+pub use sliding::{Beside, Slid, SlidingWish, StateWish};
 
 /// Answers syncs.
 pub struct Syncs {

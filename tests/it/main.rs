@@ -32,6 +32,7 @@ mod rooms;
 mod secrets;
 mod sliding;
 mod spaces;
+mod subscriptions;
 mod sync;
 mod sync_filters;
 mod sync_members;

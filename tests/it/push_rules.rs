@@ -96,6 +96,51 @@ each_backend! {
         server.stop().await;
     }
 
+    async fn rules_about_polls_are_those_that_clients_know(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let (one, two) = (alice.opens_a_room().await, alice.opens_a_room().await);
+        for room in [&one, &two] {
+            bob.joins(room).await;
+        }
+        Person::registers(&server, "carol").await.joins(&two).await;
+        bob.syncs().await;
+        let of_polls = |kind: &str| json!({ "kind": "event_match", "key": "type", "pattern": format!("org.matrix.msc3381.poll.{kind}") });
+        let two_people = json!({ "kind": "room_member_count", "is": "2" });
+        let aloud = json!(["notify", { "set_tweak": "sound", "value": "default" }]);
+        for touched in [false, true] {
+            for (kind, id, conditions, actions) in [
+                ("override", "poll_response", json!([of_polls("response")]), json!([])),
+                ("underride", "poll_start_one_to_one", json!([two_people, of_polls("start")]), aloud.clone()),
+                ("underride", "poll_start", json!([of_polls("start")]), json!(["notify"])),
+                ("underride", "poll_end_one_to_one", json!([two_people, of_polls("end")]), aloud.clone()),
+                ("underride", "poll_end", json!([of_polls("end")]), json!(["notify"])),
+            ] {
+                let rule = bob.get(&path(kind, &format!(".org.matrix.msc3930.rule.{id}"))).await.ok();
+                assert_eq!((&rule["conditions"], &rule["actions"]), (&conditions, &actions), "{rule}");
+                assert_eq!((&rule["default"], &rule["enabled"]), (&json!(true), &json!(true)), "{rule}");
+            }
+            let all = bob.get("/pushrules/global/").await.ok();
+            let ids: Vec<&str> = all["underride"].as_array().unwrap().iter().map(|r| r["rule_id"].as_str().unwrap()).collect();
+            let place = |id: &str| ids.iter().position(|r| r.ends_with(id)).unwrap();
+            assert!(place("poll_start_one_to_one") < place("rule.poll_start"), "{ids:?}");
+            assert!(place("poll_end_one_to_one") < place("rule.poll_end"), "{ids:?}");
+
+            for room in [&one, &two] {
+                let before = bob.unread_anew(room).await.0.0;
+                for (kind, told) in [("start", 1), ("response", 1), ("end", 2)] {
+                    let txn = alice.next_txn();
+                    let path = format!("/rooms/{}/send/org.matrix.msc3381.poll.{kind}/{txn}", escaped(room));
+                    alice.put(&path, json!({})).await.ok();
+                    assert_eq!(bob.unread_anew(room).await.0, (before + told, 0), "{kind}");
+                }
+            }
+            // Rules that are stored, since one of them was changed, are shown no other way.
+            bob.turns_rule("override", ".m.rule.suppress_notices", touched).await;
+        }
+        server.stop().await;
+    }
+
     async fn what_somebody_muted_is_not_unread(given: Given) {
         let server = open_server(given).await;
         let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);

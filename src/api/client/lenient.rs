@@ -115,6 +115,28 @@ impl<R: IncomingRequest> IncomingRequest for Recursive<R> {
     }
 }
 
+/// A request that has to say which way it goes, and whether that is forwards, where its type keeps that to itself.
+pub(super) struct Directed<R> {
+    pub(super) request: R,
+    pub(super) forwards: bool,
+}
+
+same_endpoint!(Directed<R>, R, for R);
+
+impl<R: IncomingRequest> IncomingRequest for Directed<R> {
+    type EndpointError = R::EndpointError;
+    type OutgoingResponse = R::OutgoingResponse;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let query = request.uri().query().unwrap_or_default();
+        let forwards = query.split('&').any(|pair| pair == "dir=f");
+        Ok(Self { request: R::try_from_http_request_inner(request, path_args)?, forwards })
+    }
+}
+
 /// A request for a sync, which may ask for the state after the timeline by the name that this had at first.
 ///
 /// <https://github.com/matrix-org/matrix-spec-proposals/pull/4222>

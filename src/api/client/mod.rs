@@ -28,6 +28,7 @@ mod rooms;
 mod shared_secret;
 mod sliding;
 mod spaces;
+mod subscriptions;
 mod sync;
 mod tags;
 mod to_device;
@@ -61,6 +62,7 @@ pub fn routes(r: Routes) -> Routes {
     let r = directory::routes(r);
     let r = messages::routes(r);
     let r = relations::routes(r);
+    let r = subscriptions::routes(r);
     let r = sync::routes(r);
     let r = sliding::routes(r);
     let r = to_device::routes(r);

@@ -1,4 +1,6 @@
-//! Sliding sync.
+//! Sliding sync, as clients use it and as it was accepted.
+
+mod merged;
 
 use std::collections::BTreeMap;
 
@@ -16,7 +18,13 @@ use crate::{
 };
 
 pub(super) fn routes(r: Routes) -> Routes {
-    r.client_as(sliding_sync).waits()
+    r.client_as(sliding_sync).waits().client(merged_sync).waits()
+}
+
+async fn merged_sync(api: Api, req: Client<merged::Request>) -> Result<Json<merged::Reply>> {
+    let _there = api.presence.polls(&req.auth.user_id, &req.body.presence()?);
+    let wish = req.body.wish(&req.auth.user_id, req.auth.as_of)?;
+    Ok(Json(api.syncs.slide(reader(&req.auth), wish).await?.into()))
 }
 
 async fn sliding_sync(api: Api, req: Client<WithContent<Request>>) -> Result<Json<Reply>> {
@@ -24,7 +32,7 @@ async fn sliding_sync(api: Api, req: Client<WithContent<Request>>) -> Result<Jso
     let _there = api.presence.polls(&req.auth.user_id, &request.set_presence);
     let txn_id = request.txn_id.clone();
     let wish = SlidingWish::new(request, &content, &req.auth.user_id, req.auth.as_of)?;
-    let Slid { response, expanded } = api.syncs.slide(reader(&req.auth), wish).await?;
+    let Slid { response, expanded, .. } = api.syncs.slide(reader(&req.auth), wish).await?;
     let room = |(id, room): (OwnedRoomId, response::Room)| {
         let expanded_timeline = expanded.contains(&id);
         (id, Room { room, expanded_timeline })

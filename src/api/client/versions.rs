@@ -15,7 +15,7 @@ pub fn routes(r: Routes) -> Routes {
 const VERSIONS: [&str; 4] = ["r0.5.0", "r0.6.0", "r0.6.1", "v1.1"];
 
 /// What works, but belongs to versions that are not named yet, or had another name at first.
-const UNSTABLE: [&str; 10] = [
+const UNSTABLE: [&str; 11] = [
     // Cross-signing.
     "org.matrix.e2e_cross_signing",
     // Threads, their list, and relations that are read forwards.
@@ -33,6 +33,8 @@ const UNSTABLE: [&str; 10] = [
     "org.matrix.msc4222",
     // Sliding sync.
     "org.matrix.simplified_msc3575",
+    // Threads that one follows: kept, and told by sliding sync. Which rules there are for them, push rules say.
+    "org.matrix.msc4306",
 ];
 
 async fn versions(_: Api, _: Public<Request>) -> Result<Response> {

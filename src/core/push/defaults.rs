@@ -4,9 +4,9 @@ use ruma::{
     UserId,
     power_levels::NotificationPowerLevelsKey,
     push::{
-        Action, ConditionalPushRule, ConditionalPushRuleInit, EventMatchConditionData, HighlightTweakValue,
-        PatternedPushRuleInit, PredefinedContentRuleId, PredefinedOverrideRuleId, PushCondition, Ruleset,
-        SenderNotificationPermissionConditionData, SoundTweakValue, Tweak,
+        Action, ConditionalPushRule, ConditionalPushRuleInit, EventMatchConditionData, EventPropertyIsConditionData,
+        HighlightTweakValue, PatternedPushRuleInit, PredefinedContentRuleId, PredefinedOverrideRuleId, PushCondition,
+        Ruleset, SenderNotificationPermissionConditionData, SoundTweakValue, Tweak,
     },
 };
 
@@ -33,6 +33,8 @@ pub fn default_rules(user: &UserId) -> Ruleset {
     let to_all = vec![PushCondition::EventMatch(text), PushCondition::SenderNotificationPermission(may)];
     let name = vec![PushCondition::ContainsDisplayName];
     let mut rules = Ruleset::server_default(user);
+    // Those about threads that somebody follows are not asked here.
+    rules.postcontent.clear();
     for (before, rule) in [
         (PredefinedOverrideRuleId::IsUserMention, old(PredefinedOverrideRuleId::ContainsDisplayName, aloud(), name)),
         (PredefinedOverrideRuleId::IsRoomMention, old(PredefinedOverrideRuleId::RoomNotif, tell(), to_all)),
@@ -48,7 +50,29 @@ pub fn default_rules(user: &UserId) -> Ruleset {
         pattern: user.localpart().to_owned(),
     };
     rules.content.insert(init.into());
+    rules.override_ = rules.override_.into_iter().map(as_known).collect();
+    rules.underride = rules.underride.into_iter().map(as_known).collect();
     rules
+}
+
+/// What the ids of the rules about polls begin with.
+const ABOUT_POLLS: &str = ".org.matrix.msc3930.rule.";
+
+/// Clients know the rules about polls by a condition that the proposal has and the crate has not: a pattern for the type.
+///
+/// <https://github.com/matrix-org/matrix-spec-proposals/blob/main/proposals/3930-polls-notifications.md>
+fn as_known(mut rule: ConditionalPushRule) -> ConditionalPushRule {
+    if rule.rule_id.starts_with(ABOUT_POLLS) {
+        for condition in &mut rule.conditions {
+            if let PushCondition::EventPropertyIs(EventPropertyIsConditionData { key, value, .. }) = condition
+                && let Some(kind) = value.as_str()
+            {
+                let matches = EventMatchConditionData::new(key.clone(), kind.to_owned());
+                *condition = PushCondition::EventMatch(matches);
+            }
+        }
+    }
+    rule
 }
 
 /// Whether a rule looks for names in a text. Such a rule doesn't apply where the sender says whom they mention.

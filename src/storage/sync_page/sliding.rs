@@ -19,6 +19,7 @@ use crate::{
     Result,
     keys::{self, DeviceLists, KeyCounts},
     rooms::StoredEvent,
+    subscriptions::{self, SubscriptionPage},
     timeline::events_by_sn,
     to_device::{self, Waiting},
     tx::{Query, Reads, args, statements},
@@ -51,6 +52,8 @@ pub struct SlidingQuery {
     pub keys: bool,
     /// The first so many messages to the device after those up to a position.
     pub to_device: Option<(i64, u32)>,
+    /// The newest so many changes of threads that the user follows.
+    pub subscriptions: Option<u32>,
 }
 
 /// How much of a room is asked for.
@@ -87,6 +90,7 @@ pub struct SlidingPage {
     pub keys: Option<(KeyCounts, i64)>,
     pub device_lists: DeviceLists,
     pub to_device: Vec<Waiting>,
+    pub subscriptions: SubscriptionPage,
 }
 
 /// A room that the user is in, or was.
@@ -127,6 +131,9 @@ impl Query for ReadSliding {
         }
         if let Some((told, limit)) = q.to_device {
             page.to_device = to_device::waiting(tx, &q.user_id, &q.device_id, told, limit).await?;
+        }
+        if let Some(limit) = q.subscriptions {
+            page.subscriptions = subscriptions::newest(tx, &q.user_id, (q.since.unwrap_or(0), q.high), limit).await?;
         }
         Ok(page)
     }

@@ -1,19 +1,19 @@
 //! One answer: what the client looks at, what of it is news, and what the client knows once it has read it.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use hearth_core::{Error, Result, token::Mark};
 use hearth_storage::{AskedRoom, SlidingPage, SlidingQuery, UnreadNow};
 use ruma::{
-    OwnedRoomId, UInt,
+    OwnedRoomId, RoomId, UInt,
     api::client::sync::sync_events::v5::{Response, response},
 };
 
 use super::{
-    Slid,
+    Beside, Slid,
     connection::{Configs, Sent, State, UpTo},
     my_rooms::MyRooms,
     view::{Asked, InView, View},
@@ -42,6 +42,7 @@ impl Turn {
             || !e.account_data.is_empty()
             || !e.receipts.is_empty()
             || !e.typing.is_empty()
+            || !e.thread_subscriptions.is_empty()
             || !e.e2ee.device_lists.is_empty()
             || e.to_device.as_ref().is_some_and(|to_device| !to_device.events.is_empty())
     }
@@ -62,6 +63,7 @@ pub(super) struct Look {
 pub(super) struct Draft {
     pub(super) rooms: HashMap<OwnedRoomId, response::Room>,
     pub(super) expanded: BTreeSet<OwnedRoomId>,
+    pub(super) nameless: BTreeSet<OwnedRoomId>,
     pub(super) extensions: response::Extensions,
     /// What was told of rooms after this answer.
     pub(super) sent: HashMap<i64, Sent>,
@@ -107,15 +109,17 @@ impl Syncs {
             list.count = UInt::try_from(*count).unwrap_or(UInt::MAX);
             response.lists.insert(name.clone(), list);
         }
-        let Draft { rooms, expanded, extensions, sent, keys_moved } = draft;
+        let Draft { rooms, expanded, nameless, extensions, sent, keys_moved } = draft;
+        let beside = if wish.tells_beside { look.beside(&rooms, &nameless) } else { BTreeMap::new() };
         response.rooms = rooms.into_iter().collect();
         response.extensions = extensions;
         know(&mut state, base, &look, sent);
-        Ok(Turn { slid: Slid { response, expanded }, state, following: look.following, keys_moved })
+        Ok(Turn { slid: Slid { response, expanded, beside }, state, following: look.following, keys_moved })
     }
 
     async fn look(&self, reader: Reader<'_>, wish: &SlidingWish, base: Option<&State>) -> Result<Look> {
         let mine = self.my_rooms(reader, base.map_or(0, |base| base.pos)).await?;
+        self.look_into_spaces(&mine, wish).await?;
         let mut configs = base.map(|base| Configs::clone(&base.configs)).unwrap_or_default();
         let rooms = mine.rooms();
         let view = View::new(wish, &rooms, base, &mut configs);
@@ -148,8 +152,13 @@ impl Syncs {
             account_data: wish.account_data.is_some() && !quiet,
             keys: wish.e2ee && known_keys.is_none(),
             to_device: to_device.map(|wish| (told.map_or(0, |mark| mark.pos), wish.limit)),
+            subscriptions: wish.thread_subscriptions.filter(|_| !quiet),
         };
-        let is_nothing = query.rooms.is_empty() && !query.account_data && !query.keys && query.to_device.is_none();
+        let is_nothing = query.rooms.is_empty()
+            && !query.account_data
+            && !query.keys
+            && query.to_device.is_none()
+            && query.subscriptions.is_none();
         let mut page = SlidingPage::default();
         if !is_nothing {
             let _turn = self.turns.acquire().await.map_err(Error::internal)?;
@@ -170,6 +179,27 @@ impl Syncs {
         let mut key = [0; 8];
         self.rng.fill(&mut key);
         u64::from_le_bytes(key)
+    }
+}
+
+impl Look {
+    /// What is told beside the rooms of an answer.
+    fn beside(
+        &self,
+        rooms: &HashMap<OwnedRoomId, response::Room>,
+        nameless: &BTreeSet<OwnedRoomId>,
+    ) -> BTreeMap<OwnedRoomId, Beside> {
+        let beside = self.asked.iter().filter_map(|asked| {
+            let room = &asked.entry.room;
+            let (id, _) = rooms.get_key_value(<&RoomId>::try_from(room.room_id.as_str()).ok()?)?;
+            let beside = Beside {
+                membership: Some(room.membership.clone()),
+                lists: self.view.in_lists.get(&room.room_sn).cloned().unwrap_or_default(),
+                has_lost_its_name: nameless.contains(id),
+            };
+            Some((id.clone(), beside))
+        });
+        beside.collect()
     }
 }
 

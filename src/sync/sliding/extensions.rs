@@ -19,7 +19,7 @@ use super::{
     wish::SlidingWish,
 };
 use crate::{
-    service::{self, shape::Reader, typing::Seen},
+    service::{self, shape::Reader, subscriptions::Changes, typing::Seen},
     sync::{
         Syncs,
         classic::{
@@ -82,6 +82,10 @@ impl Syncs {
             lists.left = keys::users(std::mem::take(&mut page.device_lists.left))?;
             draft.extensions.e2ee.device_lists = lists;
         }
+        let followed = Changes::of(std::mem::take(&mut page.subscriptions))?;
+        let shown = &mut draft.extensions.thread_subscriptions;
+        (shown.subscribed, shown.unsubscribed) = (followed.subscribed, followed.unsubscribed);
+        shown.prev_batch = followed.rest;
         Ok(())
     }
 

@@ -8,17 +8,21 @@ mod extensions;
 mod memory;
 mod my_rooms;
 mod room;
+mod spaces;
 mod view;
 mod wish;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use hearth_core::{Result, token::Position};
 use hearth_storage::Wake;
 use ruma::{OwnedRoomId, api::client::sync::sync_events::v5::Response};
 
 use self::answer::Turn;
-pub use self::wish::SlidingWish;
+pub use self::wish::{SlidingWish, StateWish};
 pub(super) use self::{connection::Connections, my_rooms::MyRooms};
 use super::{Following, Syncs};
 use crate::service::shape::Reader;
@@ -28,6 +32,17 @@ pub struct Slid {
     pub response: Response,
     /// Rooms that are shown with events from before, because more of them is wanted now.
     pub expanded: BTreeSet<OwnedRoomId>,
+    /// Of clients that know the proposal as it was accepted, what else there is to tell of each room.
+    pub beside: BTreeMap<OwnedRoomId, Beside>,
+}
+
+/// What ruma's type of a room has no field for.
+#[derive(Default)]
+pub struct Beside {
+    pub membership: Option<String>,
+    /// The lists that it is in.
+    pub lists: Vec<String>,
+    pub has_lost_its_name: bool,
 }
 
 impl Syncs {
@@ -89,5 +104,5 @@ impl Syncs {
 }
 
 fn nothing(position: Position) -> Slid {
-    Slid { response: Response::new(position.to_string()), expanded: BTreeSet::new() }
+    Slid { response: Response::new(position.to_string()), expanded: BTreeSet::new(), beside: BTreeMap::new() }
 }

@@ -10,6 +10,7 @@ use hearth_core::{Error, Result, sliding};
 use hearth_storage::{ListedRoom, RoomListPage, SyncPage};
 use serde::Deserialize;
 
+use super::spaces::Spaces;
 use crate::{
     notify::Journal,
     service::shape::Reader,
@@ -77,6 +78,8 @@ pub(super) struct Rooms {
     /// The rooms that the user calls direct chats.
     pub(super) direct: HashSet<String>,
     pub(super) following: Arc<Following>,
+    /// What is in spaces, where that was asked.
+    pub(super) spaces: Spaces,
     user: String,
 }
 
@@ -106,7 +109,9 @@ impl MyRooms {
     pub(in crate::sync) fn bytes(&self) -> usize {
         let rooms = self.rooms();
         let direct: usize = rooms.direct.iter().map(|id| id.len() + 48).sum();
-        512 + rooms.entries.values().map(|entry| entry.bytes() + entry.room.room_id.len() + 64).sum::<usize>() + direct
+        512 + rooms.spaces.bytes()
+            + rooms.entries.values().map(|entry| entry.bytes() + entry.room.room_id.len() + 64).sum::<usize>()
+            + direct
     }
 }
 
@@ -118,6 +123,7 @@ impl Rooms {
             by_id: HashMap::new(),
             direct: HashSet::new(),
             following: Arc::new(Following::nothing()),
+            spaces: Spaces::default(),
             user: user.to_owned(),
         }
     }

@@ -83,6 +83,10 @@ impl Syncs {
             let keyed: Keyed<'_> = parsed(event)?;
             if keyed.state_key.is_empty() {
                 name(&mut shown, &keyed.event_type, event, *initial);
+                if keyed.event_type == "m.room.name" && shown.name.is_none() && !initial {
+                    draft.nameless.insert(room.id.clone());
+                    says = true;
+                }
             }
             if config.required.wants(&keyed.event_type, &keyed.state_key) || keyed.event_type == "m.room.member" {
                 let because = redaction_of(event, &part.because);

@@ -16,6 +16,8 @@ pub(super) struct View {
     /// How long each list is.
     pub(super) counts: BTreeMap<String, usize>,
     pub(super) rooms: HashMap<i64, InView>,
+    /// The lists that each is in, for those who are told.
+    pub(super) in_lists: HashMap<i64, Vec<String>>,
 }
 
 /// How a client looks at a room.
@@ -87,7 +89,7 @@ impl Asked {
 
 impl View {
     pub(super) fn new(wish: &SlidingWish, mine: &Rooms, base: Option<&State>, configs: &mut Configs) -> Self {
-        let mut view = Self { counts: BTreeMap::new(), rooms: HashMap::new() };
+        let mut view = Self { counts: BTreeMap::new(), rooms: HashMap::new(), in_lists: HashMap::new() };
         let mut both = Both::default();
         for list in &wish.lists {
             let scopes = Scopes::of(wish, |scope| scope.has_list(&list.name));
@@ -95,6 +97,9 @@ impl View {
             let (count, rooms) = in_ranges(list, mine, base);
             view.counts.insert(list.name.clone(), count);
             for room in rooms {
+                if wish.tells_beside {
+                    view.in_lists.entry(room).or_default().push(list.name.clone());
+                }
                 view.add(room, InView { config, scopes }, configs, &mut both);
             }
         }
@@ -196,7 +201,13 @@ impl Both {
 
 /// How long the list is, and the rooms in its ranges.
 fn in_ranges(list: &ListWish, mine: &Rooms, base: Option<&State>) -> (usize, Vec<i64>) {
-    let is_in = |entry: &&Entry| is_listed(entry, mine, base) && passes(&list.filters, entry, mine);
+    let spaces = mine.in_spaces(&list.filters.spaces);
+    let in_space = |entry: &Entry| spaces.iter().any(|rooms| rooms.contains(&entry.room.room_id));
+    let is_in = |entry: &&Entry| {
+        is_listed(entry, mine, base)
+            && passes(&list.filters, entry, mine)
+            && (list.filters.spaces.is_empty() || in_space(entry))
+    };
     let mut rooms: Vec<(i64, i64)> =
         mine.entries.values().filter(is_in).map(|entry| (-entry.activity(), entry.room.room_sn)).collect();
     let spans = places(&list.ranges, rooms.len());

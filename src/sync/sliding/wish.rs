@@ -9,7 +9,7 @@ use std::{
 use hearth_core::{
     Error, Result,
     limits::MAX_ID_BYTES,
-    sliding::{Config, Required},
+    sliding::{Config, Element, Required},
     token::{Position, SyncToken},
 };
 use ruma::{
@@ -36,6 +36,8 @@ const MOST_NAMES: usize = 200;
 const MOST_NAME_BYTES: usize = 64;
 /// Messages to the device in one answer.
 const MOST_TO_DEVICE: u32 = 100;
+/// Changes of threads that one follows, likewise.
+const MOST_SUBSCRIPTIONS: u32 = 100;
 
 /// What a client asks for.
 pub struct SlidingWish {
@@ -49,8 +51,35 @@ pub struct SlidingWish {
     pub(super) account_data: Option<Scope>,
     pub(super) receipts: Option<Scope>,
     pub(super) typing: Option<Scope>,
+    /// At most so many changes of threads that one follows.
+    pub(super) thread_subscriptions: Option<u32>,
+    /// Of each room is told in which lists it is, and what the reader is there.
+    pub(super) tells_beside: bool,
     /// The session's, of when it was looked up.
     pub(super) session_as_of: u64,
+}
+
+/// Which state is asked for, in the words of the proposal as it was accepted.
+pub struct StateWish {
+    pub include: Vec<Element>,
+    pub exclude: Vec<Element>,
+    pub lazy: bool,
+}
+
+impl StateWish {
+    fn required(self) -> Result<Required> {
+        let all = || self.include.iter().chain(&self.exclude);
+        most(all().count(), MOST_REQUIRED, "elements in `required_state`")?;
+        let is_long = |part: &Option<String>| part.as_ref().is_some_and(|part| part.len() > MAX_ID_BYTES);
+        if all().any(|(kind, key)| is_long(kind) || is_long(key)) {
+            return Err(long_element());
+        }
+        Ok(Required::chosen(&self.include, &self.exclude, self.lazy))
+    }
+}
+
+fn long_element() -> Error {
+    Error::invalid_param(format!("`required_state` has an element longer than {MAX_ID_BYTES} bytes"))
 }
 
 pub(super) struct ListWish {
@@ -71,6 +100,8 @@ pub(super) struct Filters {
     pub(super) not_room_types: Vec<Option<String>>,
     pub(super) tags: Vec<String>,
     pub(super) not_tags: Vec<String>,
+    /// Rooms that are directly in one of these.
+    pub(super) spaces: Vec<String>,
 }
 
 pub(super) struct ToDeviceWish {
@@ -157,7 +188,8 @@ impl SlidingWish {
             } = wanted;
             Ok((room, config(&required_state, timeline_limit, user)?))
         };
-        let AskedExtensions { to_device, e2ee, account_data, receipts, typing, .. } = request.extensions;
+        let AskedExtensions { to_device, e2ee, account_data, receipts, typing, thread_subscriptions, .. } =
+            request.extensions;
         let to_device = (to_device.enabled == Some(true)).then(|| {
             let limit = to_device.limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(MOST_TO_DEVICE);
             // One that we don't know acknowledges nothing.
@@ -175,8 +207,33 @@ impl SlidingWish {
             account_data: Scope::new(account_data.enabled, account_data.lists, account_data.rooms)?,
             receipts: Scope::new(receipts.enabled, receipts.lists, receipts.rooms)?,
             typing: Scope::new(typing.enabled, typing.lists, typing.rooms)?,
+            thread_subscriptions: (thread_subscriptions.enabled == Some(true)).then(|| {
+                let limit = thread_subscriptions.limit.and_then(|limit| u32::try_from(limit).ok());
+                limit.unwrap_or(MOST_SUBSCRIPTIONS).clamp(1, MOST_SUBSCRIPTIONS)
+            }),
+            tells_beside: false,
             session_as_of,
         })
+    }
+
+    /// The same of a client that knows the proposal as it was accepted, and says so which state it wants.
+    pub fn with_states(
+        mut self,
+        mut of_lists: BTreeMap<String, StateWish>,
+        of_rooms: BTreeMap<OwnedRoomId, StateWish>,
+    ) -> Result<Self> {
+        for list in &mut self.lists {
+            if let Some(wish) = of_lists.remove(&list.name) {
+                list.config.required = wish.required()?;
+            }
+        }
+        for (room, wish) in of_rooms {
+            if let Some(config) = self.subscriptions.get_mut(&room) {
+                config.required = wish.required()?;
+            }
+        }
+        self.tells_beside = true;
+        Ok(self)
     }
 }
 
@@ -194,14 +251,14 @@ fn list_wish(name: String, list: List, more: Option<&Value>, user: &UserId) -> R
 }
 
 fn filters(asked: ListFilters, more: Option<&Value>) -> Result<Filters> {
-    let tags = |key: &str| -> Result<Vec<String>> {
-        let Some(tags) = more.and_then(|more| more.get(key)).filter(|tags| !tags.is_null()) else {
+    let names = |key: &str| -> Result<Vec<String>> {
+        let Some(names) = more.and_then(|more| more.get(key)).filter(|names| !names.is_null()) else {
             return Ok(Vec::new());
         };
-        let tags: Vec<String> =
-            serde_json::from_value(tags.clone()).map_err(|e| Error::bad_json(format!("`{key}` of a filter: {e}")))?;
-        most(tags.len(), MOST_NAMES, "tags in a filter")?;
-        Ok(tags)
+        let names: Vec<String> =
+            serde_json::from_value(names.clone()).map_err(|e| Error::bad_json(format!("`{key}` of a filter: {e}")))?;
+        most(names.len(), MOST_NAMES, "names in a filter")?;
+        Ok(names)
     };
     let types = |types: Vec<ruma::directory::RoomTypeFilter>| -> Result<Vec<Option<String>>> {
         most(types.len(), MOST_NAMES, "types in a filter")?;
@@ -215,8 +272,9 @@ fn filters(asked: ListFilters, more: Option<&Value>) -> Result<Filters> {
         is_invite: asked.is_invite.or(is_invited),
         room_types: types(asked.room_types)?,
         not_room_types: types(asked.not_room_types)?,
-        tags: tags("tags")?,
-        not_tags: tags("not_tags")?,
+        tags: names("tags")?,
+        not_tags: names("not_tags")?,
+        spaces: names("spaces")?,
     })
 }
 
@@ -224,7 +282,7 @@ fn config(required: &[(StateEventType, String)], limit: UInt, user: &UserId) -> 
     most(required.len(), MOST_REQUIRED, "elements in `required_state`")?;
     let elements: Vec<(String, &str)> = required.iter().map(|(kind, key)| (kind.to_string(), key.as_str())).collect();
     if elements.iter().any(|(kind, key)| kind.len() > MAX_ID_BYTES || key.len() > MAX_ID_BYTES) {
-        return Err(Error::invalid_param(format!("`required_state` has an element longer than {MAX_ID_BYTES} bytes")));
+        return Err(long_element());
     }
     let elements = elements.iter().map(|(kind, key)| (kind.as_str(), *key));
     Ok(Config { limit: u64::from(limit).min(MOST_EVENTS), required: Required::new(elements, user.as_str()) })

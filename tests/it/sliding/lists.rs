@@ -112,6 +112,67 @@ each_backend! {
         assert_eq!(page["lists"]["some"]["count"], 2, "{page}");
     }
 
+    async fn a_list_may_be_of_what_is_in_spaces(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let space = async |who: &Person| {
+            who.creates(json!({ "preset": "public_chat", "creation_content": { "type": "m.space" } })).await
+        };
+        let (one, two, below, his) = (space(&alice).await, space(&alice).await, space(&alice).await, space(&bob).await);
+        let (a, b, deep) = (alice.opens_a_room().await, alice.opens_a_room().await, alice.opens_a_room().await);
+        let (none, theirs) = (alice.opens_a_room().await, bob.opens_a_room().await);
+        let holds = async |who: &Person, space: &String, room: &String, via: Value| {
+            who.sets(space, "m.space.child", room, json!({ "via": via })).await.ok();
+        };
+        for (space, room) in [(&one, &a), (&one, &below), (&one, &theirs), (&two, &b), (&below, &deep), (&none, &b)] {
+            holds(&alice, space, room, json!(["test.example"])).await;
+        }
+        holds(&alice, &one, &none, json!([])).await;
+        holds(&bob, &his, &none, json!(["test.example"])).await;
+        let of = |spaces: &[&String]| list(json!([[0, 99]]), json!({ "spaces": spaces }));
+        let nowhere = "!nowhere:x".to_owned();
+        for (spaces, expected) in [
+            (&[&one][..], vec![&a, &below]),
+            (&[&two], vec![&b]),
+            (&[&one, &two, &nowhere], vec![&a, &below, &b]),
+            (&[&below], vec![&deep]),
+            // Which no room is, which is none, where she is not.
+            (&[&nowhere], vec![]),
+            (&[&none], vec![]),
+            (&[&his], vec![]),
+        ] {
+            let page = Slider::of(&alice).asks(&of(spaces)).await;
+            assert_eq!((rooms_in(&page), &page["lists"]["some"]["count"]), (sorted(&expected), &json!(expected.len())));
+        }
+        let nested = list(json!([[0, 99]]), json!({ "spaces": [one], "room_types": ["m.space"] }));
+        assert_eq!(rooms_in(&Slider::of(&alice).asks(&nested).await), [&*below]);
+
+        // Whoever waits is told of a room that comes in, and of none that has gone.
+        let slider = Slider::of(&alice);
+        slider.asks(&of(&[&one])).await;
+        let poll = slider.waits(&of(&[&one])).await;
+        holds(&alice, &one, &b, json!(["test.example"])).await;
+        let page = poll.ends().await;
+        assert_eq!((rooms_in(&page), &page["lists"]["some"]["count"]), (vec![b.as_str()], &json!(3)));
+        slider.goes_back_to(page["pos"].as_str().map(str::to_owned));
+        alice.sets(&one, "m.space.child", &a, json!({})).await.ok();
+        alice.says(&a, "out").await;
+        let inside = alice.says(&b, "in").await;
+        let page = slider.asks(&of(&[&one])).await;
+        assert_eq!((rooms_in(&page), timeline_of(&page, &b)), (vec![b.as_str()], vec![inside]));
+        assert_eq!(page["lists"]["some"]["count"], 2);
+        // As long as nothing happens in the space, it is not looked at.
+        let before = server.work();
+        for n in 0..3 {
+            alice.says(&b, &n.to_string()).await;
+            assert_eq!(rooms_in(&slider.asks(&of(&[&one])).await), [&*b]);
+        }
+        assert!(!server.work_since(&before).contains_key("space_children"), "{:?}", server.work_since(&before));
+        slider.tries(&list(json!([[0, 1]]), json!({ "spaces": "all" }))).await.refused(400, "M_BAD_JSON");
+        let many: Vec<String> = (0..201).map(|n| format!("!{n}:x")).collect();
+        slider.tries(&list(json!([[0, 1]]), json!({ "spaces": many }))).await.refused(400, "M_INVALID_PARAM");
+    }
+
     async fn a_room_that_is_subscribed_to_is_told_of_wherever_it_stands(given: Given) {
         let server = open_server(given).await;
         let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);

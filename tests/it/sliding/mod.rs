@@ -8,6 +8,7 @@ mod connections;
 mod extensions;
 mod lists;
 mod members;
+mod merged;
 mod rooms;
 mod timelines;
 
