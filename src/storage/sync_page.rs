@@ -106,6 +106,8 @@ pub struct RoomSync {
     pub state: Vec<StoredEvent>,
     /// By the number of a state event in the timeline, the one it replaced.
     pub replaced: HashMap<i64, StoredEvent>,
+    /// Types and keys that went out of the state, if only some of it is wanted.
+    pub gone: Vec<(String, String)>,
     /// The redactions of redacted events in timeline and state.
     pub because: Vec<StoredEvent>,
     /// What relates to the events of a timeline that lacks some: who gets all of them adds it up for themselves.

@@ -23,7 +23,7 @@ use hearth::{
         shape::Reader,
         timeline::PageWish,
     },
-    sync::SyncWish,
+    sync::{SlidingWish, StateWish, SyncWish},
 };
 use hearth_core::{
     auth,
@@ -205,9 +205,17 @@ in_rooms! {
         let odd = room.made(&mut b, "bob", "org.example.odd", Some(""), &json!({}));
         room.receives(&odd, Accepted).await;
         assert!(room.state().await.contains_key(&key("org.example.odd", "")));
+        let (accepted, unstable) = (room.slides(true, None).await, room.slides(false, None).await);
         let ban = room.membership(&mut a, "alice", "bob", "ban");
         assert_eq!(room.house.services.rooms.receive(&room.id, Arc::clone(&ban)).await.unwrap(), Accepted);
         assert!(!room.state().await.contains_key(&key("org.example.odd", "")), "it is not there");
+        // Sliding sync, as it was accepted, has a word for that.
+        let gone = json!({ "type": "org.example.odd", "state_key": "" });
+        let told = room.slides(true, Some(accepted.0)).await.1;
+        assert!(told.contains(&gone) && told.iter().all(|event| *event == gone || event.get("content").is_some()), "{told:?}");
+        assert!(!room.slides(true, None).await.1.contains(&gone), "who begins never knew of it");
+        let told = room.slides(false, Some(unstable.0)).await.1;
+        assert!(!told.is_empty() && told.iter().all(|event| event.get("content").is_some()), "{told:?}");
         let part = room.part(&room.sync("alice", None).await);
         assert!(!part.state.contains_key(&key("org.example.odd", "")));
         room.watch("alice").await;

@@ -286,6 +286,7 @@ impl Reading<'_> {
             timeline: timeline.events,
             state: state.events,
             replaced: state.replaced,
+            gone: state.gone,
             because: contents.because.remove(&sn).unwrap_or_default(),
             bundles,
             membership,

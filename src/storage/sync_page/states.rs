@@ -56,6 +56,15 @@ impl Deltas {
         self.of(room).iter().filter(of_members).map(|d| d.key.1.as_str())
     }
 
+    /// What of the state that is wanted there was, and is no more.
+    fn gone(&self, room: &StateSpan) -> Vec<Key> {
+        let within = |d: &&Delta| room.low < d.pos && d.pos <= room.high;
+        let last: BTreeMap<&Key, Option<i64>> =
+            self.of(room.room_sn).iter().filter(within).map(|d| (&d.key, d.event)).collect();
+        let gone = last.into_iter().filter(|(key, event)| event.is_none() && room.keeps(key, None));
+        gone.map(|(key, _)| key.clone()).collect()
+    }
+
     fn of(&self, room: i64) -> &[Delta] {
         self.0.get(&room).map(Vec::as_slice).unwrap_or_default()
     }
@@ -116,6 +125,8 @@ pub(super) struct StatePart {
     pub(super) events: Vec<StoredEvent>,
     /// By the number of a state event in the timeline, the one it replaced.
     pub(super) replaced: HashMap<i64, StoredEvent>,
+    /// Of a state of which some is wanted, and not the whole: types and keys that are not there any more.
+    pub(super) gone: Vec<(String, String)>,
 }
 
 /// The changes that decide what is shown.
@@ -210,13 +221,15 @@ pub(super) async fn read_states<R: Reads>(
     }
     let mut events: HashMap<i64, StoredEvent> =
         events_by_sn(tx, wanted.into_iter().collect()).await?.into_iter().map(|e| (e.sn, e)).collect();
-    for room in showing.rooms.iter().map(|room| room.room_sn) {
+    for span in showing.rooms {
+        let room = span.room_sn;
+        let gone = if span.is_whole() || span.required.is_none() { Vec::new() } else { deltas.gone(span) };
         let replaced = replaced.remove(&room).unwrap_or_default();
         let replaced = replaced.into_iter().filter_map(|(event, prev)| Some((event, events.get(&prev)?.clone())));
         let replaced = replaced.collect();
         let state = states.remove(&room).unwrap_or_default();
         let state = state.into_values().flatten().filter_map(|sn| events.remove(&sn)).collect();
-        parts.insert(room, StatePart { events: state, replaced });
+        parts.insert(room, StatePart { events: state, replaced, gone });
     }
     Ok(parts)
 }

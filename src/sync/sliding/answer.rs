@@ -56,6 +56,8 @@ pub(super) struct Look {
     pub(super) asked: Vec<Asked>,
     pub(super) following: Arc<Following>,
     pub(super) configs: Configs,
+    /// What went out of a state is told.
+    pub(super) tells_of_gone: bool,
 }
 
 /// Rooms as they are told, with what else is told of them.
@@ -126,7 +128,7 @@ impl Syncs {
         let asked = view.asked(&rooms, base, &configs);
         let (as_of, following) = (rooms.as_of, Arc::clone(&rooms.following));
         drop(rooms);
-        Ok(Look { as_of, mine, view, asked, following, configs })
+        Ok(Look { as_of, mine, view, asked, following, configs, tells_of_gone: wish.tells_beside })
     }
 
     /// `quiet`: of what is of no room, nothing has changed.

@@ -16,6 +16,7 @@ use ruma::{
     },
 };
 use serde::Deserialize;
+use serde_json::json;
 
 use super::{
     answer::{Draft, Look},
@@ -26,7 +27,7 @@ use crate::{
     service::shape::{Beside, Reader, Room, redaction_of},
     sync::{
         Syncs,
-        classic::data::{account_datum, receipts},
+        classic::data::{account_datum, raw, receipts},
     },
 };
 
@@ -47,7 +48,7 @@ impl Syncs {
         for room in page.rooms {
             let Some(asked) = asked(room.part.room.room_sn) else { continue };
             let Some(config) = look.configs.get(asked.view.config) else { continue };
-            let telling = Telling { asked, config, pos: base.map(|base| base.pos) };
+            let telling = Telling { asked, config, pos: base.map(|base| base.pos), tells_of_gone: look.tells_of_gone };
             self.tell_of_room(reader, telling, &room, draft)?;
         }
         for stranger in page.invited.iter().chain(&page.knocked) {
@@ -66,7 +67,7 @@ impl Syncs {
         draft: &mut Draft,
     ) -> Result<()> {
         let SlidingRoom { part, initial, is_left, heroes } = found;
-        let Telling { asked, config, pos } = telling;
+        let Telling { asked, config, pos, tells_of_gone } = telling;
         let room = Room::new(&part.room)?;
         let mut sent = telling.sent_after(found);
         let mut shown = response::Room::new();
@@ -92,6 +93,16 @@ impl Syncs {
                 let because = redaction_of(event, &part.because);
                 let beside = Beside { because, in_sync: true, memberships: &part.membership, ..Beside::default() };
                 shown.required_state.push(self.shapes.event(&room, event, reader, beside)?);
+            }
+        }
+        for (kind, key) in &part.gone {
+            match (kind.as_str(), key.as_str()) {
+                ("m.room.avatar", "") => shown.avatar = JsOption::Null,
+                ("m.room.name", "") => says |= draft.nameless.insert(room.id.clone()),
+                _ => {}
+            }
+            if tells_of_gone && config.required.wants(kind, key) {
+                shown.required_state.push(raw(&json!({ "type": kind, "state_key": key }))?);
             }
         }
         says |= !shown.required_state.is_empty() || shown.name.is_some() || !shown.avatar.is_undefined();
@@ -171,12 +182,13 @@ struct Telling<'a> {
     config: &'a Config,
     /// Up to where the client had seen the stream; `None` if it begins.
     pos: Option<i64>,
+    tells_of_gone: bool,
 }
 
 impl Telling<'_> {
     /// What the client knows of the room once it has been told.
     fn sent_after(&self, SlidingRoom { part, initial, is_left, .. }: &SlidingRoom) -> Sent {
-        let Self { asked, config, pos } = self;
+        let Self { asked, config, pos, .. } = self;
         let mut sent = asked.sent.clone().unwrap_or_default();
         sent.leave_behind(pos.unwrap_or(0));
         sent.up_to = UpTo::NOW;

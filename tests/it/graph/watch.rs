@@ -46,6 +46,27 @@ impl Room<'_> {
         self.house.services.syncs.sync(Reader { user: &user, device: "D" }, &wish).await.unwrap()
     }
 
+    /// What sliding sync tells Alice of the state, all of which she wants: in the form that was accepted, or in that which
+    /// clients use.
+    pub(super) async fn slides(&self, accepted: bool, pos: Option<String>) -> (String, Vec<Value>) {
+        use ruma::api::client::sync::sync_events::v5::{Request, request::RoomSubscription};
+        let (alice, mut request) = (user("alice"), Request::new());
+        (request.conn_id, request.pos) = (Some(accepted.to_string()), pos);
+        let mut wish = RoomSubscription::default();
+        wish.timeline_limit = 1_u32.into();
+        wish.required_state = vec![("*".into(), "*".to_owned())];
+        request.room_subscriptions.insert(self.id.clone(), wish);
+        let mut wish = SlidingWish::new(request, &Map::new(), &alice, 0).unwrap();
+        if accepted {
+            let all = StateWish { include: vec![(None, None)], exclude: Vec::new(), lazy: false };
+            wish = wish.with_states(BTreeMap::new(), BTreeMap::from([(self.id.clone(), all)])).unwrap();
+        }
+        let slid = self.house.services.syncs.slide(Reader { user: &alice, device: "D" }, wish).await.unwrap();
+        let state = slid.response.rooms.get(&self.id).map(|room| room.required_state.clone()).unwrap_or_default();
+        let state = state.iter().map(|event| serde_json::from_str(event.json().get()).unwrap()).collect();
+        (slid.response.pos, state)
+    }
+
     /// Syncs, and lays what comes over what is known. What came.
     pub(super) async fn watch(&self, name: &'static str) -> (State, Vec<OwnedEventId>) {
         let since = self.watchers.lock().unwrap().entry(name).or_default().since.clone();
