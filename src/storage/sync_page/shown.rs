@@ -81,7 +81,7 @@ impl Shown {
         self.required.as_ref().is_none_or(|required| required.is_lazy())
     }
 
-    fn wants_member(&self, user: &str) -> bool {
+    pub(super) fn wants_member(&self, user: &str) -> bool {
         self.required.as_ref().is_none_or(|required| required.wants("m.room.member", user))
     }
 }

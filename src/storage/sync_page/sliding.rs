@@ -166,8 +166,11 @@ impl ReadSliding {
         }
         let reading = Reading { q: &as_sync, head: q.high, ignored: Arc::clone(&q.ignored), changes: &changes };
         let mut contents = reading.read(tx, &shown).await?;
+        // Of a room that the user is in, the heroes; of one that they have left, they themselves.
+        let own = shown.iter().filter(|room| room.is_left() && room.wants_member(&q.user_id));
+        let members = contents.heroes().chain(own.map(|room| room.mine.event_sn)).collect();
         let mut heroes = HashMap::new();
-        for event in events_by_sn(tx, contents.heroes().collect()).await? {
+        for event in events_by_sn(tx, members).await? {
             heroes.entry(event.room_sn).or_insert_with(Vec::new).push(event);
         }
         let mut data = self.account_data(tx, &shown, &asked).await?;
@@ -177,7 +180,10 @@ impl ReadSliding {
             let (sn, is_left) = (room.mine.room.room_sn, room.is_left());
             let mut part = reading.shown(room, &mut contents, data.remove(&sn).unwrap_or_default());
             part.unread = unread.remove(&sn).unwrap_or_default();
-            let heroes = heroes.remove(&sn).unwrap_or_default();
+            let mut heroes = heroes.remove(&sn).unwrap_or_default();
+            if is_left {
+                show_that_it_was_left(&mut part, std::mem::take(&mut heroes));
+            }
             page.rooms.push(SlidingRoom { part, initial: initial.contains(&sn), is_left, heroes });
         }
         let mut strangers = SyncPage::default();
@@ -245,6 +251,16 @@ impl ReadSliding {
             }
         }
         Ok(data)
+    }
+}
+
+/// Clients go by the membership in the state that is shown. Who was never in the room, and whose invite was taken back, is
+/// shown no other state; who was banned after they left, what it was before.
+fn show_that_it_was_left(part: &mut RoomSync, own: Vec<StoredEvent>) {
+    for own in own {
+        if !part.state.iter().any(|event| event.sn == own.sn) {
+            part.state.push(own);
+        }
     }
 }
 

@@ -38,7 +38,25 @@ each_backend! {
         let page = slider.asks(&wish).await;
         let own = &page["rooms"][&other]["timeline"][0];
         assert_eq!((&own["state_key"], &own["content"]["membership"]), (&json!(bob.id), &json!("leave")));
+        // Clients go by the state that is shown, and take a room that shows none for one that they are in.
+        let own_in = |page: &Value, room: &String| {
+            let state = page["rooms"][room]["required_state"].as_array().cloned().unwrap_or_default();
+            state.iter().map(|e| (e["state_key"].clone(), e["content"]["membership"].clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(own_in(&page, &other), [(json!(bob.id), json!("leave"))], "{page}");
         slider.is_told_nothing(&wish).await;
+        // So is one that is taken back, also to who asks for no event of the timeline.
+        let quiet = Slider::of(&bob);
+        let none = all_rooms(0, of_a_list());
+        let other = alice.creates(json!({ "invite": [bob.id] })).await;
+        for (slider, wish) in [(&slider, &wish), (&quiet, &none)] {
+            assert!(slider.asks(wish).await["rooms"][&other]["invite_state"].is_array());
+        }
+        alice.does("kick", &other, &bob).await;
+        for (slider, wish) in [(&slider, &wish), (&quiet, &none)] {
+            let page = slider.asks(wish).await;
+            assert_eq!(own_in(&page, &other), [(json!(bob.id), json!("leave"))], "{page}");
+        }
         let page = Slider::of(&bob).asks(&wish).await;
         assert_eq!((rooms_in(&page), &page["lists"]["all"]["count"]), (vec![room.as_str()], &json!(1)));
         // Of whom he ignores he hears nothing.
