@@ -16,7 +16,7 @@ use matrix_sdk::{
 use matrix_sdk_ui::timeline::RoomExt as _;
 
 use crate::{
-    kit::{becomes, check, equal, until},
+    kit::{becomes, check, equal},
     people::{Person, RoomList, says},
 };
 
@@ -80,11 +80,11 @@ async fn unread(rosa: &Person, sven: &Person, room: &Room) -> Result<()> {
         let sven_id = sven.id()?;
         let call =
             RoomMessageEventContent::text_plain("You are wanted").add_mentions(Mentions::with_user_ids([sven_id]));
-        room.send(call).await?;
+        let call = room.send(call).await?.response.event_id;
         becomes("the call", (2, 1), counts).await?;
         let timeline = his.timeline().await?;
         sven.opens(&[room.room_id()]).await;
-        until("the call", async || Ok(timeline.latest_event_id().await)).await?;
+        becomes("what is shown last", Some(call), async || Ok(timeline.latest_event_id().await)).await?;
         // As the SDK counts it by itself.
         becomes("what the SDK counts", (2, 1), async || Ok((his.num_unread_messages(), his.num_unread_mentions())))
             .await?;

@@ -5,15 +5,15 @@
 use anyhow::{Context as _, Result};
 use matrix_sdk::{
     RoomState,
-    ruma::{RoomId, events::room::message::RoomMessageEventContent},
+    ruma::{EventId, RoomId, events::room::message::RoomMessageEventContent},
 };
 use matrix_sdk_ui::{
     sync_service::State,
-    timeline::{RoomExt as _, Timeline},
+    timeline::{RoomExt as _, Timeline, TimelineEventFocusThreadMode, TimelineFocus},
 };
 
 use crate::{
-    kit::{RECONNECT_LIMIT, becomes, check, heard, say, until, until_within},
+    kit::{RECONNECT_LIMIT, becomes, check, equal, heard, say, until, until_within},
     people::{Person, RoomList, says},
 };
 
@@ -129,12 +129,13 @@ pub async fn talk() -> Result<()> {
 
 /// More is said than one answer shows.
 async fn away(alice: &Talker, bob: &Talker, mut said: Vec<String>) -> Result<()> {
+    let mut ids = Vec::new();
     check("who did not follow for 60 messages has all of them when they do", async {
         bob.person.following.stop().await;
         alice.timeline.room().set_name("The far parlour".to_owned()).await?;
         for number in 1..=60 {
             said.push(format!("log entry {number}"));
-            says(alice.timeline.room(), &said[said.len() - 1]).await?;
+            ids.push(says(alice.timeline.room(), &said[said.len() - 1]).await?);
         }
         bob.person.following.start().await;
         bob.has_all(&said).await?;
@@ -142,6 +143,8 @@ async fn away(alice: &Talker, bob: &Talker, mut said: Vec<String>) -> Result<()>
         list.shows(&["The far parlour"]).await
     })
     .await?;
+    linked(bob, &ids[29], &said).await?;
+    pinned(alice, bob, &ids[9]).await?;
     check("who opens a room is told more of it at once, while they wait for news", async {
         let other = alice.person.makes("The cellar").await?;
         let first = says(&other, "Mind the step").await?;
@@ -154,6 +157,35 @@ async fn away(alice: &Talker, bob: &Talker, mut said: Vec<String>) -> Result<()>
         bob.person.opens(&[other.room_id()]).await;
         until("the first message", async || Ok(timeline.item_by_event_id(&first).await)).await?;
         Ok(())
+    })
+    .await
+}
+
+async fn linked(bob: &Talker, event: &EventId, said: &[String]) -> Result<()> {
+    check("who comes by a link sees what is around it, and goes on from there both ways", async {
+        let focus = TimelineFocus::Event {
+            target: event.to_owned(),
+            num_context_events: 10,
+            thread_mode: TimelineEventFocusThreadMode::Automatic { hide_threaded_events: false },
+        };
+        let around = bob.timeline.room().timeline_builder().with_focus(focus).build().await?;
+        let entries: Vec<String> = (25..=35).map(|number| format!("log entry {number}")).collect();
+        becomes("what is around it", entries, async || Ok(texts(&around).await)).await?;
+        while !around.paginate_forwards(20).await? {}
+        while !around.paginate_backwards(20).await? {}
+        becomes("all of it", said.to_vec(), async || Ok(texts(&around).await)).await
+    })
+    .await
+}
+
+async fn pinned(alice: &Talker, bob: &Talker, event: &EventId) -> Result<()> {
+    check("what is pinned is shown, however old it is", async {
+        equal(alice.timeline.room().pin_event(event).await?, true, "that it was pinned")?;
+        let room = bob.timeline.room();
+        bob.person.opens(&[room.room_id()]).await;
+        becomes("what is pinned", Some(vec![event.to_owned()]), async || Ok(room.pinned_event_ids())).await?;
+        let pins = room.timeline_builder().with_focus(TimelineFocus::PinnedEvents).build().await?;
+        becomes("what it says", vec!["log entry 10".to_owned()], async || Ok(texts(&pins).await)).await
     })
     .await
 }
