@@ -6,6 +6,7 @@ mod idle;
 mod keys;
 mod read;
 mod send;
+mod sliding;
 
 use std::{
     path::PathBuf,
@@ -16,6 +17,7 @@ use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
+use self::send::{Sending, send};
 use crate::{
     http::Http,
     matrix::User,
@@ -41,12 +43,18 @@ pub enum Scenario {
     Initialsync,
     /// A message and the sync that tells it; then syncs with nothing to tell.
     Incremental,
+    /// Starts of a sliding sync of the same rooms; then a message and the answer that tells it.
+    Sliding,
+    /// Starts of a sliding sync of an account with `--many-rooms`.
+    SlidingMany,
     /// Pages of 100 of a room's history.
     Messages,
     /// A room that grows to `--crowd` members, with a line at each size.
     Join,
     /// All senders into a room of 1,000 members, then of `--crowd`.
     Bigroom,
+    /// All senders into an encrypted room of 10 members, then into one of `--crowd`.
+    Encrypted,
     /// `--idle` members of one room wait; one message wakes them all.
     Wakeall,
     /// `--devices` publish keys; then keys of 50 users are asked for, and keys of 10 devices claimed.
@@ -89,12 +97,15 @@ pub struct Shape {
     /// Syncs that wait for nothing (idle).
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=20_000))]
     idle: u64,
-    /// Rooms of the one who reads (initialsync, incremental).
+    /// Rooms of the one who reads (initialsync, incremental, sliding).
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1000))]
     reader_rooms: u64,
     /// Messages in each of them.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100))]
     reader_events: u64,
+    /// Rooms of the one who has very many (sliding-many).
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=20_000))]
+    many_rooms: u64,
     /// First syncs at most.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     reads: u64,
@@ -160,10 +171,10 @@ pub async fn run(target: &str, watched: &Watched, shape: &Shape) -> Result<()> {
             S::Setup | S::Send | S::SendOneRoom | S::SendOneSender | S::Idle if stage.is_none() => {
                 stage = Some(set_up(&http, watched, shape, &run).await?);
             }
-            S::Initialsync | S::Incremental if shelf.is_none() => {
+            S::Initialsync | S::Incremental | S::Sliding if shelf.is_none() => {
                 shelf = Some(read::set_up(&http, shape, &run).await?);
             }
-            S::Join | S::Bigroom | S::Wakeall if crowd.is_none() => {
+            S::Join | S::Bigroom | S::Wakeall | S::Encrypted if crowd.is_none() => {
                 crowd = Some(crowd::Crowd::new(&http, &run).await?);
             }
             _ => {}
@@ -175,14 +186,19 @@ pub async fn run(target: &str, watched: &Watched, shape: &Shape) -> Result<()> {
             }
             S::Fanout => fanout::fan_out(&http, watched, shape, &run).await?,
             S::Keys => keys::keys(&http, watched, shape, &run).await?,
+            S::SlidingMany => sliding::many_rooms(&http, watched, shape, &run).await?,
             S::Messages => read::messages(&http, watched, shape, &run).await?,
             S::Setup | S::Send | S::SendOneRoom | S::SendOneSender | S::Idle => {
                 let stage = stage.as_ref().context("made above")?;
                 let Stage { users, rooms } = stage;
                 match scenario {
-                    S::Send => send::send("send", users, rooms, watched, shape, json!({})).await?,
+                    S::Send => {
+                        let sending = Sending { name: "send", users, rooms, encrypted: false };
+                        send(sending, watched, shape, json!({})).await?;
+                    }
                     S::SendOneRoom => {
-                        send::send("send-one-room", users, &rooms[..1], watched, shape, json!({})).await?;
+                        let sending = Sending { name: "send-one-room", users, rooms: &rooms[..1], encrypted: false };
+                        send(sending, watched, shape, json!({})).await?;
                     }
                     S::SendOneSender => one_sender(stage, watched, shape).await?,
                     S::Idle => idle::idle(&http, stage, watched, shape, &run).await?,
@@ -191,8 +207,10 @@ pub async fn run(target: &str, watched: &Watched, shape: &Shape) -> Result<()> {
             }
             S::Initialsync => read::initial(shelf.as_ref().context("made above")?, watched, shape).await?,
             S::Incremental => read::incremental(shelf.as_ref().context("made above")?, watched, shape).await?,
+            S::Sliding => sliding::sliding(shelf.as_ref().context("made above")?, watched, shape).await?,
             S::Join => crowd::joins(crowd.as_mut().context("made above")?, watched, shape).await?,
             S::Bigroom => crowd::big_room(crowd.as_mut().context("made above")?, watched, shape).await?,
+            S::Encrypted => crowd::encrypted(crowd.as_mut().context("made above")?, watched, shape).await?,
             S::Wakeall => crowd::wake_all(crowd.as_mut().context("made above")?, watched, shape).await?,
         }
     }
@@ -204,7 +222,8 @@ async fn one_sender(stage: &Stage, watched: &Watched, shape: &Shape) -> Result<(
     let limit = shape.limit().min(Duration::from_secs(1));
     let before = raw::sync_times(&shape.raw_folder, limit)?;
     let extra = json!({"fdatasync_p50_ms": before.at(0.5)});
-    send::send("send-one-sender", &stage.users[..1], &stage.rooms[..1], watched, shape, extra).await?;
+    let (users, rooms) = (&stage.users[..1], &stage.rooms[..1]);
+    send(Sending { name: "send-one-sender", users, rooms, encrypted: false }, watched, shape, extra).await?;
     raw::bare_sync(shape, limit).await
 }
 

@@ -67,8 +67,20 @@ impl User {
 
     /// The same, with all that the message says.
     pub async fn send_content(&self, room: &str, txn: &str, content: &Value) -> Result<Reply> {
-        let path = format!("/_matrix/client/v3/rooms/{}/send/m.room.message/{}", segment(room), segment(txn));
+        self.send_event(room, "m.room.message", txn, content).await
+    }
+
+    pub async fn send_event(&self, room: &str, kind: &str, txn: &str, content: &Value) -> Result<Reply> {
+        let path = format!("/_matrix/client/v3/rooms/{}/send/{kind}/{}", segment(room), segment(txn));
         self.call(Method::PUT, &path, Some(content)).await
+    }
+
+    /// Says that the room is encrypted.
+    pub async fn encrypt(&self, room: &str) -> Result<()> {
+        let path = format!("/_matrix/client/v3/rooms/{}/state/m.room.encryption/", segment(room));
+        let body = json!({"algorithm": "m.megolm.v1.aes-sha2"});
+        self.call(Method::PUT, &path, Some(&body)).await?.ok().context("encrypting a room")?;
+        Ok(())
     }
 
     /// One sync; `wait` is how long the server may hold it.

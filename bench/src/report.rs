@@ -19,6 +19,13 @@ pub struct Watched {
     pub metrics: Option<Metrics>,
 }
 
+impl Watched {
+    /// CPU seconds of server and database so far.
+    pub fn cpu_s(&self) -> f64 {
+        process::usage(&self.server).cpu_s + process::usage(&self.database).cpu_s
+    }
+}
+
 /// The server's Prometheus page, and the two counters whose growth tells how many operations share a commit.
 #[derive(Clone)]
 pub struct Metrics {

@@ -59,6 +59,7 @@ const MIGRATIONS: &[Migration] = &[
     both!("0017_pushers"),
     both!("0018_sliding"),
     both!("0019_thread_subscriptions"),
+    both!("0020_key_counts"),
 ];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

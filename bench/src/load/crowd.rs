@@ -13,7 +13,10 @@ use futures_util::future::try_join_all;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use super::{QUIET, Shape, register, send::send};
+use super::{
+    QUIET, Shape, register,
+    send::{Sending, send},
+};
 use crate::{
     http::Http,
     matrix::{User, text},
@@ -25,6 +28,8 @@ use crate::{
 const STEPS: [usize; 8] = [100, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000];
 /// Those who join at the same time.
 const AT_ONCE: usize = 4;
+/// Members of a room of a few.
+const SMALL: usize = 10;
 
 pub(super) struct Crowd {
     http: Http,
@@ -128,14 +133,15 @@ pub(super) async fn big_room(crowd: &mut Crowd, watched: &Watched, shape: &Shape
         let senders = usize::try_from(shape.senders)?.min(step);
         let watching = usize::try_from(shape.watching)?.min(step - senders);
         let rooms = std::slice::from_ref(&crowd.room);
+        let users = &crowd.members[..senders];
         let extra = json!({"members": step, "syncing": 0});
-        send("bigroom", &crowd.members[..senders], rooms, watched, shape, extra).await?;
+        send(Sending { name: "bigroom", users, rooms, encrypted: false }, watched, shape, extra).await?;
         if watching > 0 {
             let polls: Vec<_> =
                 crowd.members[step - watching..].iter().cloned().map(|u| tokio::spawn(follow(u))).collect();
             quiet(watched).await;
             let extra = json!({"members": step, "syncing": watching});
-            send("bigroom-syncing", &crowd.members[..senders], rooms, watched, shape, extra).await?;
+            send(Sending { name: "bigroom-syncing", users, rooms, encrypted: false }, watched, shape, extra).await?;
             for poll in polls {
                 poll.abort();
             }
@@ -143,6 +149,22 @@ pub(super) async fn big_room(crowd: &mut Crowd, watched: &Watched, shape: &Shape
         if step == size {
             break;
         }
+    }
+    Ok(())
+}
+
+/// The same members send into an encrypted room of their own, and into one of all.
+pub(super) async fn encrypted(crowd: &mut Crowd, watched: &Watched, shape: &Shape) -> Result<()> {
+    crowd.grow(usize::try_from(shape.crowd)?, None).await?;
+    let users = &crowd.members[..SMALL.min(crowd.members.len())];
+    let small = users[0].create_room("Few").await?;
+    for user in &users[1..] {
+        user.join(&small).await?;
+    }
+    for (room, members) in [(&small, users.len()), (&crowd.room, crowd.members.len())] {
+        users[0].encrypt(room).await?;
+        let sending = Sending { name: "encrypted", users, rooms: std::slice::from_ref(room), encrypted: true };
+        send(sending, watched, shape, json!({"members": members})).await?;
     }
     Ok(())
 }

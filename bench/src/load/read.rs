@@ -11,7 +11,6 @@ use super::{Shape, register};
 use crate::{
     http::Http,
     matrix::{User, segment, text},
-    process,
     report::{Running, Times, Watched, round},
 };
 
@@ -22,9 +21,9 @@ const PAGE: usize = 100;
 
 /// One who reads, one who writes, the rooms they share.
 pub(super) struct Shelf {
-    reader: User,
-    writer: User,
-    rooms: Vec<String>,
+    pub(super) reader: User,
+    pub(super) writer: User,
+    pub(super) rooms: Vec<String>,
 }
 
 pub(super) async fn set_up(http: &Http, shape: &Shape, run: &str) -> Result<Shelf> {
@@ -88,16 +87,16 @@ pub(super) async fn incremental(shelf: &Shelf, watched: &Watched, shape: &Shape)
         anyhow::Ok(room)
     };
     // What the messages cost by themselves is taken off below.
-    let (before, began, mut sends) = (both(watched), Instant::now(), 0);
+    let (before, began, mut sends) = (watched.cpu_s(), Instant::now(), 0);
     while sends < shape.ops && began.elapsed() < shape.limit() {
         message("send", sends).await?;
         sends += 1;
     }
-    let send_ms = (both(watched) - before) * 1000.0 / sends as f64;
+    let send_ms = (watched.cpu_s() - before) * 1000.0 / sends as f64;
     since = text(&reader.sync(Some(&since), "{}", Duration::ZERO).await?.ok()?, "next_batch")?;
 
     let running = Running::begin("incremental", watched).await;
-    let (mut times, mut ops, began, before) = (Times::new(), 0, Instant::now(), both(watched));
+    let (mut times, mut ops, began, before) = (Times::new(), 0, Instant::now(), watched.cpu_s());
     while ops < shape.ops && began.elapsed() < shape.limit() {
         let room = message("sync", ops).await?;
         let asked = Instant::now();
@@ -109,7 +108,7 @@ pub(super) async fn incremental(shelf: &Shelf, watched: &Watched, shape: &Shape)
         since = text(&reply, "next_batch")?;
         ops += 1;
     }
-    let pair_ms = (both(watched) - before) * 1000.0 / ops as f64;
+    let pair_ms = (watched.cpu_s() - before) * 1000.0 / ops as f64;
     let extra = json!({
         "rooms": rooms.len(), "send_cpu_ms": round(send_ms), "sync_cpu_ms": round(pair_ms - send_ms),
     });
@@ -126,11 +125,6 @@ pub(super) async fn incremental(shelf: &Shelf, watched: &Watched, shape: &Shape)
     }
     running.end(ops, 0, &times, json!({"rooms": rooms.len()})).await;
     Ok(())
-}
-
-/// CPU seconds of server and database.
-fn both(watched: &Watched) -> f64 {
-    process::usage(&watched.server).cpu_s + process::usage(&watched.database).cpu_s
 }
 
 /// Full pages from the end of a long room to its beginning, over and over: first as they were never read, then again.

@@ -15,20 +15,28 @@ use crate::{
     report::{Running, Times, Watched},
 };
 
-pub(super) async fn send(
-    name: &str,
-    users: &[User],
-    rooms: &[String],
-    watched: &Watched,
-    shape: &Shape,
-    extra: Value,
-) -> Result<()> {
+/// Who sends what, and where.
+pub(super) struct Sending<'a> {
+    pub(super) name: &'a str,
+    pub(super) users: &'a [User],
+    pub(super) rooms: &'a [String],
+    /// As clients send it who have encrypted it.
+    pub(super) encrypted: bool,
+}
+
+pub(super) async fn send(sending: Sending<'_>, watched: &Watched, shape: &Shape, extra: Value) -> Result<()> {
+    let Sending { name, users, rooms, encrypted } = sending;
     let text = "x".repeat(usize::try_from(shape.bytes)?);
+    let (kind, content) = match encrypted {
+        false => ("m.room.message", json!({"msgtype": "m.text", "body": text})),
+        true => ("m.room.encrypted", sealed(&text)),
+    };
+    let (kind, content) = (&kind, &content);
     let run = fastrand::u64(..);
     // Warm connections, warm rooms: what a server does all day.
     for (number, user) in users.iter().enumerate() {
         for (place, room) in rooms.iter().enumerate() {
-            user.send(room, &format!("warm-{run:x}-{number}-{place}"), &text).await?.ok()?;
+            user.send_event(room, kind, &format!("warm-{run:x}-{number}-{place}"), content).await?.ok()?;
         }
     }
     let running = Running::begin(name, watched).await;
@@ -42,7 +50,7 @@ pub(super) async fn send(
             }
             let room = &rooms[(usize::try_from(index)? + number) % rooms.len()];
             let sent = Instant::now();
-            match user.send(room, &format!("{run:x}-{index}"), &text).await {
+            match user.send_event(room, kind, &format!("{run:x}-{index}"), content).await {
                 Ok(reply) if reply.status.is_success() => {
                     times.add(sent.elapsed());
                     ops += 1;
@@ -71,4 +79,12 @@ pub(super) async fn send(
     }
     running.end(ops, errors, &times, said).await;
     Ok(())
+}
+
+/// Of the right shape: nobody here has the key.
+fn sealed(text: &str) -> Value {
+    json!({
+        "algorithm": "m.megolm.v1.aes-sha2", "ciphertext": text, "device_id": "BENCH",
+        "sender_key": "A".repeat(43), "session_id": "B".repeat(43),
+    })
 }

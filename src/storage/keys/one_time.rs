@@ -1,5 +1,6 @@
 //! Keys that are given out: one-time keys once each, in the order of their uploads, and a fallback key to whoever comes
-//! when there are none left.
+//! when there are none left. How far they were given is written down for each device; the keys themselves go with its next
+//! upload.
 //!
 //! Whatever changes their number takes a position, so one such operation follows on another across all processes: what
 //! is read within is so until it is written. The user's syncs are woken, as they tell how many are left.
@@ -17,12 +18,26 @@ use crate::{
 statements! {
     OF_DEVICE = "SELECT key_sn, algorithm, fallback, key_id, json FROM one_time_keys
         WHERE user_id = $1 AND device_id = $2";
+    GIVEN = "SELECT algorithm, given FROM key_counts WHERE user_id = $1 AND device_id = $2";
     // And where that last changed.
-    COUNTS = "SELECT algorithm, fallback, COUNT(*) FROM one_time_keys WHERE user_id = $1 AND device_id = $2
-            GROUP BY algorithm, fallback
-        UNION ALL SELECT '', -1, pos FROM key_counts WHERE user_id = $1 AND device_id = $2";
-    FIRST = "SELECT key_sn, fallback, key_id, json FROM one_time_keys
-        WHERE user_id = $1 AND device_id = $2 AND algorithm = $3 ORDER BY fallback, key_sn LIMIT 1";
+    COUNTS = "SELECT k.algorithm, k.fallback, COUNT(*) FROM one_time_keys k WHERE k.user_id = $1 AND k.device_id = $2
+                AND (k.fallback > 0 OR k.key_sn > COALESCE((
+                    SELECT c.given FROM key_counts c
+                    WHERE c.user_id = $1 AND c.device_id = $2 AND c.algorithm = k.algorithm
+                ), 0))
+            GROUP BY k.algorithm, k.fallback
+        UNION ALL SELECT '', -1, MAX(c.pos) FROM key_counts c WHERE c.user_id = $1 AND c.device_id = $2
+            HAVING MAX(c.pos) IS NOT NULL";
+    // The first that was not given out, and the fallback key.
+    LEFT = "SELECT k.key_sn, k.fallback, k.key_id, k.json FROM one_time_keys k WHERE k.key_sn = (
+                SELECT MIN(n.key_sn) FROM one_time_keys n
+                WHERE n.user_id = $1 AND n.device_id = $2 AND n.algorithm = $3 AND n.fallback = 0
+                    AND n.key_sn > COALESCE((
+                        SELECT c.given FROM key_counts c
+                        WHERE c.user_id = $1 AND c.device_id = $2 AND c.algorithm = $3
+                    ), 0))
+        UNION ALL SELECT k.key_sn, k.fallback, k.key_id, k.json FROM one_time_keys k
+            WHERE k.user_id = $1 AND k.device_id = $2 AND k.algorithm = $3 AND k.fallback > 0";
     REMOVE = "DELETE FROM one_time_keys WHERE key_sn = ANY($1)";
     MARK_USED = "UPDATE one_time_keys SET fallback = 2 WHERE key_sn = ANY($1)";
     FORGET = "DELETE FROM one_time_keys WHERE user_id = $1 AND device_id = ANY($2)";
@@ -30,8 +45,9 @@ statements! {
     bulk ADD = "one_time_keys" (
         "key_sn": Int, "user_id": Text, "device_id": Text, "algorithm": Text, "fallback": Int, "key_id": Text, "json": Text
     ) "";
-    bulk CHANGED = "key_counts" ("user_id": Text, "device_id": Text, "pos": Int)
-        "ON CONFLICT (user_id, device_id) DO UPDATE SET pos = excluded.pos";
+    bulk CHANGED = "key_counts" ("user_id": Text, "device_id": Text, "algorithm": Text, "pos": Int, "given": Int)
+        "ON CONFLICT (user_id, device_id, algorithm) DO UPDATE SET pos = excluded.pos,
+            given = CASE WHEN excluded.given > key_counts.given THEN excluded.given ELSE key_counts.given END";
 }
 
 /// What `one_time_keys.fallback` says.
@@ -70,17 +86,25 @@ pub struct Claimed {
 pub(super) struct Uploading<'a> {
     new: Vec<&'a OneTimeKey>,
     fallbacks: Vec<&'a OneTimeKey>,
-    /// In the place of these.
-    replaced: Vec<i64>,
+    /// Fallback keys in whose place others come, and one-time keys that were given out.
+    gone: Vec<i64>,
     pub(super) counts: KeyCounts,
 }
 
 impl<'a> Uploading<'a> {
     pub(super) async fn look<R: Reads>(tx: &mut R, upload: &'a KeyUpload) -> Result<Result<Self, Uploaded>> {
         let (mut once, mut fallbacks) = (BTreeMap::new(), BTreeMap::new());
-        let mut counts = KeyCounts::default();
+        let (mut counts, mut gone) = (KeyCounts::default(), Vec::new());
+        let mut given = BTreeMap::<String, i64>::new();
+        for mut row in tx.query(GIVEN, args![&upload.user_id, &upload.device_id]).await? {
+            given.insert(row.get(0)?, row.get(1)?);
+        }
         for mut row in tx.query(OF_DEVICE, args![&upload.user_id, &upload.device_id]).await? {
             let (sn, algorithm, fallback): (i64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            if fallback == ONCE && given.get(&algorithm).is_some_and(|given| sn <= *given) {
+                gone.push(sn);
+                continue;
+            }
             let (key_id, json): (String, String) = (row.get(3)?, row.get(4)?);
             counts.add(&algorithm, fallback, 1);
             if fallback == ONCE {
@@ -89,7 +113,7 @@ impl<'a> Uploading<'a> {
                 fallbacks.insert(algorithm, (sn, key_id, json));
             }
         }
-        let mut it = Self { new: Vec::new(), fallbacks: Vec::new(), replaced: Vec::new(), counts };
+        let mut it = Self { new: Vec::new(), fallbacks: Vec::new(), gone, counts };
         for key in &upload.one_time {
             match once.get(&(key.algorithm.clone(), key.key_id.clone())) {
                 None => it.new.push(key),
@@ -103,7 +127,7 @@ impl<'a> Uploading<'a> {
                 None => kinds += 1,
                 // One that was used is not unused for being uploaded again.
                 Some((_, key_id, json)) if (key_id, json) == (&key.key_id, &key.json) => continue,
-                Some((sn, ..)) => it.replaced.push(*sn),
+                Some((sn, ..)) => it.gone.push(*sn),
             }
             it.fallbacks.push(key);
         }
@@ -124,14 +148,16 @@ impl<'a> Uploading<'a> {
         if self.is_nothing() {
             return Ok(self.counts);
         }
-        let Self { new, fallbacks, replaced, mut counts } = self;
-        if !replaced.is_empty() {
-            tx.execute(REMOVE, args![replaced]).await?;
+        let Self { new, fallbacks, gone, mut counts } = self;
+        if !gone.is_empty() {
+            tx.execute(REMOVE, args![gone]).await?;
         }
         let all = new.iter().map(|key| (ONCE, key)).chain(fallbacks.iter().map(|key| (UNUSED, key)));
         let mut rows: Vec<Vec<Value>> = Vec::new();
+        let mut changed = Changes::new();
         for (sn, (fallback, key)) in (pos * NUMBERS..).zip(all) {
             counts.add(&key.algorithm, fallback, 1);
+            changed.insert((&upload.user_id, &upload.device_id, &key.algorithm), 0);
             rows.push(vec![
                 sn.into(),
                 upload.user_id.as_str().into(),
@@ -143,7 +169,7 @@ impl<'a> Uploading<'a> {
             ]);
         }
         tx.insert_rows(ADD, &rows).await?;
-        changed(tx, BTreeSet::from([(upload.user_id.as_str(), upload.device_id.as_str())]), pos).await?;
+        write_down(tx, changed, pos).await?;
         Ok(counts)
     }
 }
@@ -173,10 +199,15 @@ pub(crate) async fn counts<R: Reads>(tx: &mut R, user_id: &str, device_id: &str)
     Ok((counts, changed))
 }
 
-async fn changed<T: Tx>(tx: &mut T, devices: BTreeSet<(&str, &str)>, pos: i64) -> Result<()> {
-    let row = |(user, device): &(&str, &str)| vec![(*user).into(), (*device).into(), pos.into()];
-    tx.insert_rows(CHANGED, &devices.iter().map(row).collect::<Vec<_>>()).await?;
-    for (user, _) in devices {
+/// By user, device and algorithm: the last key that was given out just now; 0 if none was.
+type Changes<'a> = BTreeMap<(&'a str, &'a str, &'a str), i64>;
+
+async fn write_down<T: Tx>(tx: &mut T, changes: Changes<'_>, pos: i64) -> Result<()> {
+    let row = |((user, device, algorithm), given): (&(&str, &str, &str), &i64)| {
+        vec![(*user).into(), (*device).into(), (*algorithm).into(), pos.into(), (*given).into()]
+    };
+    tx.insert_rows(CHANGED, &changes.iter().map(row).collect::<Vec<_>>()).await?;
+    for (user, ..) in changes.into_keys() {
         tx.wake(Wake::User(user.into()));
     }
     Ok(())
@@ -190,33 +221,36 @@ impl Op for ClaimKeys {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Vec<Claimed>> {
         let row = |c: &Claim| vec![c.user_id.as_str().into(), c.device_id.as_str().into(), c.algorithm.as_str().into()];
-        let found = tx.query_each(FIRST, &self.0.iter().map(row).collect::<Vec<_>>()).await?;
-        let (mut claimed, mut taken, mut used) = (Vec::new(), Vec::new(), Vec::new());
-        let mut devices = BTreeSet::new();
-        for (of, mut rows) in self.0.iter().zip(found) {
-            let Some(row) = rows.first_mut() else { continue };
-            let (sn, fallback): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let found = tx.query_each(LEFT, &self.0.iter().map(row).collect::<Vec<_>>()).await?;
+        let (mut claimed, mut used, mut changes) = (Vec::new(), Vec::new(), Changes::new());
+        for (of, rows) in self.0.iter().zip(found) {
+            let keys = rows.into_iter().map(|mut row| Ok((row.get::<i64>(1)?, row)));
+            let Some((fallback, mut row)) = keys.collect::<Result<Vec<_>>>()?.into_iter().min_by_key(|(f, _)| *f)
+            else {
+                continue;
+            };
+            let sn: i64 = row.get(0)?;
+            let of_device = (of.user_id.as_str(), of.device_id.as_str(), of.algorithm.as_str());
             match fallback {
-                ONCE => taken.push(sn),
-                UNUSED => used.push(sn),
+                ONCE => {
+                    changes.insert(of_device, sn);
+                }
+                UNUSED => {
+                    changes.insert(of_device, 0);
+                    used.push(sn);
+                }
                 _ => {}
-            }
-            if fallback <= UNUSED {
-                devices.insert((of.user_id.as_str(), of.device_id.as_str()));
             }
             claimed.push(Claimed { of: of.clone(), key_id: row.get(2)?, json: row.get(3)? });
         }
-        if devices.is_empty() {
+        if changes.is_empty() {
             return Ok(claimed);
         }
         let pos = tx.next_pos()?;
-        if !taken.is_empty() {
-            tx.execute(REMOVE, args![taken]).await?;
-        }
         if !used.is_empty() {
             tx.execute(MARK_USED, args![used]).await?;
         }
-        changed(tx, devices, pos).await?;
+        write_down(tx, changes, pos).await?;
         Ok(claimed)
     }
 }

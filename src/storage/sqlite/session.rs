@@ -198,7 +198,10 @@ fn rows_of(stmt: Stmt, prepared: &mut CachedStatement<'_>, args: &[Value]) -> Re
     let mut rows = prepared.raw_query();
     let mut out = Vec::new();
     while let Some(row) = rows.next().map_err(fault)? {
-        let cells = (0..columns).map(|i| cell(stmt, i, row.get_ref(i).map_err(fault)?)).collect::<Result<_>>()?;
+        let mut cells = Vec::with_capacity(columns);
+        for i in 0..columns {
+            cells.push(cell(stmt, i, row.get_ref(i).map_err(fault)?)?);
+        }
         out.push(Row::new(stmt, cells));
     }
     Ok(out)

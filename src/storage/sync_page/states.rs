@@ -1,7 +1,7 @@
 //! The state beside a timeline, of many rooms.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -179,7 +179,7 @@ pub(super) async fn read_states<R: Reads>(
         }
     }
 
-    let mut wanted = HashSet::new();
+    let mut wanted = BTreeSet::new();
     let mut replaced = HashMap::<i64, Vec<(i64, i64)>>::new();
     for room in showing.rooms {
         let (room_sn, start) = (room.room_sn, showing.start(room));
@@ -219,16 +219,17 @@ pub(super) async fn read_states<R: Reads>(
         state.retain(|key, _| room.keeps(key, members));
         wanted.extend(state.values().flatten());
     }
-    let events: HashMap<i64, StoredEvent> =
+    let mut events: HashMap<i64, StoredEvent> =
         events_by_sn(tx, wanted.into_iter().collect()).await?.into_iter().map(|e| (e.sn, e)).collect();
     for span in showing.rooms {
         let room = span.room_sn;
         let gone = if span.is_whole() || span.required.is_none() { Vec::new() } else { deltas.gone(span) };
-        let state = states.remove(&room).unwrap_or_default();
-        let state = state.into_values().flatten().filter_map(|sn| events.get(&sn).cloned()).collect();
         let replaced = replaced.remove(&room).unwrap_or_default();
         let replaced = replaced.into_iter().filter_map(|(event, prev)| Some((event, events.get(&prev)?.clone())));
-        parts.insert(room, StatePart { events: state, replaced: replaced.collect(), gone });
+        let replaced = replaced.collect();
+        let state = states.remove(&room).unwrap_or_default();
+        let state = state.into_values().flatten().filter_map(|sn| events.remove(&sn)).collect();
+        parts.insert(room, StatePart { events: state, replaced, gone });
     }
     Ok(parts)
 }

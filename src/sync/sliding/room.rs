@@ -1,6 +1,10 @@
 //! One room of an answer.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use hearth_core::{Error, Result, push::Counts, sliding::Config};
 use hearth_storage::{Receipt, RoomSync, SlidingPage, SlidingRoom, StoredEvent, StrippedRoom};
@@ -11,7 +15,7 @@ use ruma::{
         v5::response::{self, Hero},
     },
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::{
@@ -39,7 +43,8 @@ impl Syncs {
         page: SlidingPage,
         draft: &mut Draft,
     ) -> Result<()> {
-        let asked = |sn: i64| look.asked.iter().find(|asked| asked.entry.room.room_sn == sn);
+        let asked: HashMap<i64, &Asked> = look.asked.iter().map(|asked| (asked.entry.room.room_sn, asked)).collect();
+        let asked = |sn: i64| asked.get(&sn).copied();
         for room in page.rooms {
             let Some(asked) = asked(room.part.room.room_sn) else { continue };
             let Some(config) = look.configs.get(asked.view.config) else { continue };
@@ -76,7 +81,7 @@ impl Syncs {
         shown.prev_batch = timeline.prev_batch;
 
         for event in &part.state {
-            let keyed: Keyed = parsed(event)?;
+            let keyed: Keyed<'_> = parsed(event)?;
             if keyed.state_key.is_empty() {
                 name(&mut shown, &keyed.event_type, event, *initial);
                 if keyed.event_type == "m.room.name" && shown.name.is_none() && !initial {
@@ -243,14 +248,14 @@ fn show_dm(room: &mut response::Room, sent: &mut Sent, asked: &Asked, initial: b
 }
 
 #[derive(Deserialize)]
-struct Keyed {
-    #[serde(rename = "type")]
-    event_type: String,
-    #[serde(default)]
-    state_key: String,
+struct Keyed<'e> {
+    #[serde(rename = "type", borrow)]
+    event_type: Cow<'e, str>,
+    #[serde(default, borrow)]
+    state_key: Cow<'e, str>,
 }
 
-fn parsed<T: DeserializeOwned>(event: &StoredEvent) -> Result<T> {
+fn parsed<'e, T: Deserialize<'e>>(event: &'e StoredEvent) -> Result<T> {
     serde_json::from_str(&event.json).map_err(Error::internal)
 }
 

@@ -8,6 +8,7 @@ mod cross_signing;
 mod dehydrated;
 mod keys;
 mod lists;
+mod model;
 
 use ruma::{
     CanonicalJsonObject,

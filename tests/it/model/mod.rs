@@ -14,7 +14,7 @@ mod acts;
 mod client;
 mod dice;
 mod readers;
-mod shrink;
+pub mod shrink;
 mod story;
 mod tell;
 mod unread;
@@ -23,6 +23,7 @@ mod watch;
 mod world;
 
 use std::{
+    any::Any,
     collections::BTreeSet,
     fmt,
     panic::AssertUnwindSafe,
@@ -61,9 +62,9 @@ const AT_A_TIME: usize = 8;
 
 /// Why a history fails.
 #[derive(Debug)]
-pub struct Failure(String);
+pub struct Failure(pub String);
 
-type Outcome<T> = Result<T, Failure>;
+pub type Outcome<T> = Result<T, Failure>;
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,7 +72,7 @@ impl fmt::Display for Failure {
     }
 }
 
-fn failure(why: impl fmt::Display) -> Failure {
+pub fn failure(why: impl fmt::Display) -> Failure {
     Failure(why.to_string())
 }
 
@@ -83,7 +84,12 @@ macro_rules! ensure {
         }
     };
 }
-use ensure;
+pub(crate) use ensure;
+
+pub fn said_of_panic(panic: &(dyn Any + Send)) -> Failure {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    failure(text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic"))
+}
 
 /// The database that all histories share.
 struct Ground {
@@ -126,10 +132,7 @@ impl Ground {
         let mut run = self.begin(&NAMES, devices).await;
         let outcome = AssertUnwindSafe(run.play(ops)).catch_unwind().await;
         run.services().shutdown.say();
-        outcome.unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            Err(failure(text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")))
-        })
+        outcome.unwrap_or_else(|panic| Err(said_of_panic(&*panic)))
     }
 
     /// A history of people of its own, in which nothing has happened yet.
@@ -264,17 +267,17 @@ impl Run<'_> {
     }
 }
 
-/// How many, from which seed on.
-fn wanted() -> (u64, u64) {
+/// From which seed on, and how many: `usually` so many.
+pub fn wanted(usually: u64) -> (u64, u64) {
     let number =
         |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().unwrap_or_else(|_| panic!("{name}={v}")));
-    (number("HEARTH_MODEL_SEED").unwrap_or(1), number("HEARTH_MODEL_HISTORIES").unwrap_or(HISTORIES))
+    (number("HEARTH_MODEL_SEED").unwrap_or(1), number("HEARTH_MODEL_HISTORIES").unwrap_or(usually))
 }
 
 each_backend! {
     async fn everybody_is_told_what_happened(given: Given) {
         let ground = Ground::new(given).await;
-        let (first, count) = wanted();
+        let (first, count) = wanted(HISTORIES);
         let seeds = futures_util::stream::iter(first..first.saturating_add(count));
         let tried = seeds.map(|seed| ground.try_seed(seed)).buffer_unordered(AT_A_TIME);
         // The first few tell enough.

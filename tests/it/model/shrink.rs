@@ -1,12 +1,12 @@
 //! Makes a history that fails shorter, as long as it fails.
 
-use super::{Outcome, story::Op};
+use super::Outcome;
 
 /// Histories that are tried at most.
 const MOST_TRIES: usize = 400;
 
 /// The shortest history found that fails, and how it does.
-pub async fn shrink<F: Future<Output = Outcome<()>>>(
+pub async fn shrink<Op: Clone, F: Future<Output = Outcome<()>>>(
     ops: Vec<Op>,
     why: String,
     play: impl Fn(Vec<Op>) -> F,

@@ -72,16 +72,21 @@ impl View {
     }
 
     /// Whose membership changed is told of, needed or not: who has asked for all members goes on from there.
-    pub fn judge_changed_members(&self, room: &Room, telling: &Telling<'_>) -> Outcome<()> {
+    pub fn judge_changed_members(&self, eyes: &Eyes<'_>, telling: &Telling<'_>) -> Outcome<()> {
         if telling.whole() {
             return Ok(());
         }
+        let room = eyes.room;
+        // Who left and was then banned is shown the ban in the timeline, too.
+        let me = member(eyes.user);
+        let mine = room.events[telling.last].current.get(&me);
         let now = &room.events[telling.surely_until].current;
         let then = room.last_at(telling.since).map(|at| &room.events[at].current);
         for key in room.changed_members(telling.since, telling.surely_until) {
             let is = now.get(&key);
             let changed = is != then.and_then(|then| then.get(&key));
-            let knows = self.state.get(&key) == is || self.misled.contains(&key);
+            let known = self.state.get(&key);
+            let knows = known == is || self.misled.contains(&key) || key == me && known == mine;
             ensure!(!changed || is.is_none() || knows, "{key:?} has changed to {is:?}, and is not told of");
         }
         Ok(())

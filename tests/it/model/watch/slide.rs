@@ -112,6 +112,12 @@ impl Run<'_> {
         let then = if known.is_none() { "leave" } else { room.membership_at(slid.user, since) };
         let change = Change::of(room, slid.user, &eyes.memberships, since);
         let is_news = known.is_none() || change.since;
+        // Told of a room that is in view, whether anything else of it is news or not.
+        let data = slid.page["extensions"]["account_data"]["rooms"][room.id.as_str()].as_array();
+        for shown in data.into_iter().flatten() {
+            let kind = shown["type"].as_str().unwrap_or_default().to_owned();
+            told.rooms.entry(n).or_default().kept.insert(kind, shown["content"].clone());
+        }
         match room.membership(slid.user) {
             "join" => {
                 let initial = then != "join";
@@ -161,15 +167,10 @@ impl Run<'_> {
         told: &mut Knowledge,
     ) -> Outcome<()> {
         let room = eyes.room;
-        let data = &slid.page["extensions"]["account_data"]["rooms"][room.id.as_str()];
-        let view = told.rooms.entry(n).or_default();
-        for shown in data.as_array().into_iter().flatten() {
-            view.kept.insert(shown["type"].as_str().unwrap_or_default().to_owned(), shown["content"].clone());
-        }
-        // Out of view, or nothing else of it is news.
         if shown.is_none() && !slid.all {
             return Ok(());
         }
+        let view = told.rooms.entry(n).or_default();
         let receipts = &slid.page["extensions"]["receipts"]["rooms"][room.id.as_str()];
         if let Some(shown) = shown {
             ensure!((shown["initial"] == true) == initial, "initial should be {initial}");

@@ -134,7 +134,7 @@ impl View {
         let told = telling.state(eyes, &places)?;
         self.judge_members(eyes, telling, &places, &told)?;
         self.lay_over_state(room, telling, &places, told);
-        self.judge_changed_members(room, telling)?;
+        self.judge_changed_members(eyes, telling)?;
         for event in events(&telling.part["ephemeral"]) {
             if event["type"] == "m.receipt" {
                 self.receipts.extend(receipts_in(&event["content"]));
