@@ -69,6 +69,8 @@ pub async fn recovery() -> Result<()> {
         laptop.following.start().await;
         laptop.client.encryption().recovery().recover(&key).await?;
         let laptop = Talker::opens(laptop, &room).await?;
+        // Asked for one by one, a key that did not come is not asked for again for long.
+        laptop.person.client.encryption().backups().download_room_keys_for_room(&room).await?;
         reads_all(&laptop, &said).await?;
         laptop.person.goes().await
     })
