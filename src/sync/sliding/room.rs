@@ -80,6 +80,8 @@ impl Syncs {
         shown.limited = timeline.limited;
         shown.prev_batch = timeline.prev_batch;
 
+        // Who left and was then banned is told of the end of it, not of both.
+        let mut own = None;
         for event in &part.state {
             let keyed: Keyed<'_> = parsed(event)?;
             if keyed.state_key.is_empty() {
@@ -92,9 +94,15 @@ impl Syncs {
             if config.required.wants(&keyed.event_type, &keyed.state_key) || keyed.event_type == "m.room.member" {
                 let because = redaction_of(event, &part.because);
                 let beside = Beside { because, in_sync: true, memberships: &part.membership, ..Beside::default() };
-                shown.required_state.push(self.shapes.event(&room, event, reader, beside)?);
+                let told = self.shapes.event(&room, event, reader, beside)?;
+                if *is_left && keyed.event_type == "m.room.member" && keyed.state_key == reader.user.as_str() {
+                    own = Some(told);
+                } else {
+                    shown.required_state.push(told);
+                }
             }
         }
+        shown.required_state.extend(own);
         for (kind, key) in &part.gone {
             match (kind.as_str(), key.as_str()) {
                 ("m.room.avatar", "") => shown.avatar = JsOption::Null,

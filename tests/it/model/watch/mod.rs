@@ -67,6 +67,7 @@ impl<'a> Answer<'a> {
             limit: self.limit,
             full_state: self.full_state,
             state_after: self.device.state_after,
+            own_end: false,
         }
     }
 }

@@ -129,6 +129,9 @@ impl Run<'_> {
                 ensure!(shown.is_some() || !slid.all || !unheard, "its end is not told of");
                 let Some(shown) = shown else { return Ok(()) };
                 ensure!(is_news, "its end is told of again");
+                let own = |event: &&Value| event["type"] == "m.room.member" && event["state_key"] == slid.user.as_str();
+                let own: Vec<&Value> = shown["required_state"].as_array().into_iter().flatten().filter(own).collect();
+                ensure!(own.len() == 1, "their own membership is told {} times", own.len());
                 let part = as_in_a_sync(shown, &Value::Null);
                 let initial = known.is_none() || then != "join" && change.joined_since;
                 let (last, left) = (change.last.expect("a leave"), room.left_at(slid.user));
@@ -232,5 +235,6 @@ fn telling<'a>(
         limit: slid.limit,
         full_state: false,
         state_after: true,
+        own_end: true,
     }
 }

@@ -34,6 +34,8 @@ pub struct Telling<'a> {
     pub full_state: bool,
     /// The state is that after the timeline.
     pub state_after: bool,
+    /// The reader's own membership is told as it is in the end, whatever became of it after the state that they saw.
+    pub own_end: bool,
 }
 
 impl Telling<'_> {
@@ -112,7 +114,8 @@ impl Telling<'_> {
             // It is so then, or becomes so without an event of the timeline that says it.
             let mut then = self.beside(places).unwrap_or_default()..=self.surely_until;
             let was = then.any(|then| room.events[then].current.get(&key) == Some(&room.events[at].id));
-            ensure!(was, "the state is another: {event}");
+            let own_end = || self.own_end && key == member(eyes.user) && at == self.last;
+            ensure!(was || own_end(), "the state is another: {event}");
             ensure!(state.insert(key.clone(), room.events[at].id.clone()).is_none(), "{key:?} twice in the state");
         }
         Ok(state)
