@@ -1,6 +1,6 @@
 //! Which events relate to which: a row for each event that relates to another, beside the event.
 //!
-//! What relates is in pages of its own ([`paging`], [`threads`]), and summed up beside what it relates to ([`bundles`]).
+//! What relates is in pages of its own (`paging`, `threads`), and summed up beside what it relates to (`bundles`).
 
 pub(crate) mod bundles;
 pub(crate) mod paging;
