@@ -75,44 +75,65 @@ pub(super) async fn initial(shelf: &Shelf, watched: &Watched, shape: &Shape) -> 
     Ok(())
 }
 
+impl Shelf {
+    /// Again and again a message, and the answer that tells it: `follow` gives a token of now, `told` reads on from a token,
+    /// and says how long that took. What messages cost by themselves is measured first, and taken off.
+    pub(super) async fn message_and_answer(
+        &self,
+        name: &str,
+        watched: &Watched,
+        shape: &Shape,
+        follow: impl AsyncFnOnce() -> Result<String>,
+        told: impl AsyncFn(&str, &str) -> Result<(Duration, String)>,
+    ) -> Result<String> {
+        let Self { writer, rooms, .. } = self;
+        let words = "x".repeat(usize::try_from(shape.bytes)?);
+        let run = fastrand::u64(..);
+        let message = async |kind: &str, index: u64| {
+            let room = &rooms[usize::try_from(index)? % rooms.len()];
+            writer.send(room, &format!("{kind}-{run:x}-{index}"), &words).await?.ok()?;
+            anyhow::Ok(room)
+        };
+        let (before, began, mut sends) = (watched.cpu_s(), Instant::now(), 0);
+        while sends < shape.ops && began.elapsed() < shape.limit() {
+            message("send", sends).await?;
+            sends += 1;
+        }
+        let send_ms = (watched.cpu_s() - before) * 1000.0 / sends as f64;
+
+        let mut token = follow().await?;
+        let running = Running::begin(name, watched).await;
+        let (mut times, mut ops, began, before) = (Times::new(), 0, Instant::now(), watched.cpu_s());
+        while ops < shape.ops && began.elapsed() < shape.limit() {
+            let room = message("told", ops).await?;
+            let (took, next) = told(room, &token).await?;
+            times.add(took);
+            token = next;
+            ops += 1;
+        }
+        let pair_ms = (watched.cpu_s() - before) * 1000.0 / ops as f64;
+        let extra = json!({
+            "rooms": rooms.len(), "send_cpu_ms": round(send_ms), "sync_cpu_ms": round(pair_ms - send_ms),
+        });
+        running.end(ops, 0, &times, extra).await;
+        Ok(token)
+    }
+}
+
 /// A message in a room that is followed, then the sync that tells it; and a sync that has nothing to tell.
 pub(super) async fn incremental(shelf: &Shelf, watched: &Watched, shape: &Shape) -> Result<()> {
-    let Shelf { reader, writer, rooms } = shelf;
-    let words = "x".repeat(usize::try_from(shape.bytes)?);
-    let run = fastrand::u64(..);
-    let mut since = text(&reader.sync(None, "{}", Duration::ZERO).await?.ok()?, "next_batch")?;
-    let message = async |name: &str, index: u64| {
-        let room = &rooms[usize::try_from(index)? % rooms.len()];
-        writer.send(room, &format!("{name}-{run:x}-{index}"), &words).await?.ok()?;
-        anyhow::Ok(room)
-    };
-    // What the messages cost by themselves is taken off below.
-    let (before, began, mut sends) = (watched.cpu_s(), Instant::now(), 0);
-    while sends < shape.ops && began.elapsed() < shape.limit() {
-        message("send", sends).await?;
-        sends += 1;
-    }
-    let send_ms = (watched.cpu_s() - before) * 1000.0 / sends as f64;
-    since = text(&reader.sync(Some(&since), "{}", Duration::ZERO).await?.ok()?, "next_batch")?;
-
-    let running = Running::begin("incremental", watched).await;
-    let (mut times, mut ops, began, before) = (Times::new(), 0, Instant::now(), watched.cpu_s());
-    while ops < shape.ops && began.elapsed() < shape.limit() {
-        let room = message("sync", ops).await?;
+    let Shelf { reader, rooms, .. } = shelf;
+    let follow = async || text(&reader.sync(None, "{}", Duration::ZERO).await?.ok()?, "next_batch");
+    let told = async |room: &str, since: &str| {
         let asked = Instant::now();
-        let reply = reader.sync(Some(&since), "{}", Duration::ZERO).await?;
-        times.add(asked.elapsed());
+        let reply = reader.sync(Some(since), "{}", Duration::ZERO).await?;
+        let took = asked.elapsed();
         let reply = reply.ok()?;
-        let told = reply["rooms"]["join"][room.as_str()]["timeline"]["events"].as_array().map_or(0, Vec::len);
+        let told = reply["rooms"]["join"][room]["timeline"]["events"].as_array().map_or(0, Vec::len);
         ensure!(told == 1, "{told} events were told of one");
-        since = text(&reply, "next_batch")?;
-        ops += 1;
-    }
-    let pair_ms = (watched.cpu_s() - before) * 1000.0 / ops as f64;
-    let extra = json!({
-        "rooms": rooms.len(), "send_cpu_ms": round(send_ms), "sync_cpu_ms": round(pair_ms - send_ms),
-    });
-    running.end(ops, 0, &times, extra).await;
+        Ok((took, text(&reply, "next_batch")?))
+    };
+    let since = shelf.message_and_answer("incremental", watched, shape, follow, told).await?;
 
     let running = Running::begin("empty", watched).await;
     let (mut times, mut ops, began) = (Times::new(), 0, Instant::now());

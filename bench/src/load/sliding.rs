@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{Shape, read::Shelf, register};
 use crate::{
     matrix::{User, segment, text},
-    report::{Running, Times, Watched, round},
+    report::{Running, Times, Watched},
 };
 
 /// Rooms at a time while they are made.
@@ -53,44 +53,20 @@ fn shown(reply: &Value) -> usize {
 
 /// A connection begins, again and again; then a message in a room that is looked at, and the answer that tells it.
 pub(super) async fn sliding(shelf: &Shelf, watched: &Watched, shape: &Shape) -> Result<()> {
-    let Shelf { reader, writer, rooms } = shelf;
+    let Shelf { reader, rooms, .. } = shelf;
     for events in [1, shape.reader_events] {
         starts(reader, rooms.len() as u64, events, watched, shape).await?;
     }
 
-    let words = "x".repeat(usize::try_from(shape.bytes)?);
-    let run = fastrand::u64(..);
-    let message = async |name: &str, index: u64| {
-        let room = &rooms[usize::try_from(index)? % rooms.len()];
-        writer.send(room, &format!("{name}-{run:x}-{index}"), &words).await?.ok()?;
-        anyhow::Ok(room)
-    };
-    // What the messages cost by themselves is taken off below.
-    let (before, began, mut sends) = (watched.cpu_s(), Instant::now(), 0);
-    while sends < shape.ops && began.elapsed() < shape.limit() {
-        message("slide", sends).await?;
-        sends += 1;
-    }
-    let send_ms = (watched.cpu_s() - before) * 1000.0 / sends as f64;
-
     let wish = wish(rooms.len() as u64, shape.reader_events);
-    let mut pos = text(&slide(reader, None, &wish).await?.0, "pos")?;
-    let running = Running::begin("sliding-change", watched).await;
-    let (mut times, mut ops, began, before) = (Times::new(), 0, Instant::now(), watched.cpu_s());
-    while ops < shape.ops && began.elapsed() < shape.limit() {
-        let room = message("slid", ops).await?;
-        let (reply, took, _) = slide(reader, Some(&pos), &wish).await?;
-        times.add(took);
-        let told = reply["rooms"][room.as_str()]["timeline"].as_array().map_or(0, Vec::len);
+    let follow = async || text(&slide(reader, None, &wish).await?.0, "pos");
+    let told = async |room: &str, pos: &str| {
+        let (reply, took, _) = slide(reader, Some(pos), &wish).await?;
+        let told = reply["rooms"][room]["timeline"].as_array().map_or(0, Vec::len);
         ensure!(told == 1, "{told} events were told of one");
-        pos = text(&reply, "pos")?;
-        ops += 1;
-    }
-    let pair_ms = (watched.cpu_s() - before) * 1000.0 / ops as f64;
-    let extra = json!({
-        "rooms": rooms.len(), "send_cpu_ms": round(send_ms), "sync_cpu_ms": round(pair_ms - send_ms),
-    });
-    running.end(ops, 0, &times, extra).await;
+        Ok((took, text(&reply, "pos")?))
+    };
+    shelf.message_and_answer("sliding-change", watched, shape, follow, told).await?;
     Ok(())
 }
 
