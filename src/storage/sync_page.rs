@@ -128,6 +128,8 @@ impl RoomSync {
         let is_silent = self.timeline.is_empty()
             && !self.limited
             && self.state.is_empty()
+            // A merge of forks can take somebody out without an event: the count of members tells.
+            && self.summary.is_none()
             && self.receipts.is_empty()
             && self.account_data.is_empty();
         !is_silent

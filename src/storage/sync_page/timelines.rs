@@ -85,6 +85,10 @@ impl<'a> Search<'a> {
             if let Some(log) = self.log
                 && !log.sees(&event, wanted.user_id)
             {
+                // A merge of forks put them out with an event that is not theirs: what they saw ends before it.
+                if log.left_at() == Some(pos) {
+                    continue;
+                }
                 // What is left is a run without gaps to its end. Is there more that can be paged to?
                 part.limited = log.shows_any(span.low, pos);
                 part.low = Some(pos);

@@ -25,18 +25,18 @@ impl VisibilityLog {
     pub fn sees(&self, event: &StoredEvent, user_id: &str) -> bool {
         // Fetched history stands before the event whose gap it fills.
         let pos = event.pos.unwrap_or(event.topo);
-        if self.allows(pos, pos) {
-            return true;
-        }
-        // A change of the visibility, and of one's own membership, is also seen by those who saw what was before it.
-        let is_visibility = self.visibility.iter().any(|(at, _)| *at == pos);
-        self.is_own(event, user_id) || is_visibility && self.allows(pos - 1, pos)
+        self.allows(pos, pos) || self.is_own(event, user_id) || self.shows_change_of_visibility(pos)
     }
 
     /// Whether the user's membership changed with this event, which is about them.
     pub(crate) fn is_own(&self, event: &StoredEvent, user_id: &str) -> bool {
         let pos = event.pos.unwrap_or(event.topo);
         self.membership.iter().any(|(at, _)| *at == pos) && is_member_event_of(&event.json, user_id)
+    }
+
+    /// Whether the history visibility changed here, and what it was before showed the event that changed it.
+    fn shows_change_of_visibility(&self, pos: i64) -> bool {
+        self.visibility.iter().any(|(at, _)| *at == pos) && self.allows(pos - 1, pos)
     }
 
     /// Whether there is anything that the user may see after `low` and up to `high`, behind which they did not see all:
@@ -48,7 +48,7 @@ impl VisibilityLog {
             || self
                 .visibility
                 .iter()
-                .any(|(pos, _)| within(*pos) && (self.allows(*pos, *pos) || self.allows(pos - 1, *pos)))
+                .any(|(pos, _)| within(*pos) && (self.allows(*pos, *pos) || self.shows_change_of_visibility(*pos)))
     }
 
     /// Whether the user may see what the state was at a position.
@@ -61,9 +61,11 @@ impl VisibilityLog {
     pub(crate) fn state_beside(&self, last: i64, until: Option<i64>) -> Option<i64> {
         let at = until.map_or(last, |until| last.min(until));
         // The same changes as in [`Self::sees`]: beside what was seen before them, they are all that is new.
-        let is_change =
-            self.visibility.iter().any(|(pos, _)| *pos == at) || self.membership.iter().any(|(pos, _)| *pos == at);
-        let sees = until == Some(at) || self.allows(at, at) || is_change && self.allows(at - 1, at);
+        let is_membership = self.membership.iter().any(|(pos, _)| *pos == at);
+        let sees = until == Some(at)
+            || self.allows(at, at)
+            || self.shows_change_of_visibility(at)
+            || is_membership && self.allows_as(at - 1, at - 1, at);
         sees.then_some(at)
     }
 
@@ -92,11 +94,16 @@ impl VisibilityLog {
         stretches.split_off(newest)
     }
 
-    /// By the state at one position, for an event at another.
-    fn allows(&self, state_at: i64, event_at: i64) -> bool {
-        let visibility = last_before(&self.visibility, state_at).and_then(Option::as_ref);
-        let membership = last_before(&self.membership, state_at).map(|m| MembershipState::from(m.as_str()));
-        let joined_later = self.membership.iter().any(|(at, m)| *at > event_at && m == "join");
+    /// By the visibility at one position, for an event at another. A merge of forks can change both the visibility and the
+    /// user's membership at once: who is not in the room by the event sees it as such.
+    fn allows(&self, visibility_at: i64, pos: i64) -> bool {
+        self.allows_as(visibility_at, pos, pos)
+    }
+
+    fn allows_as(&self, visibility_at: i64, membership_at: i64, pos: i64) -> bool {
+        let visibility = last_before(&self.visibility, visibility_at).and_then(Option::as_ref);
+        let membership = last_before(&self.membership, membership_at).map(|m| MembershipState::from(m.as_str()));
+        let joined_later = self.membership.iter().any(|(at, m)| *at > pos && m == "join");
         can_see(
             visibility.unwrap_or(&HistoryVisibility::Shared),
             &membership.unwrap_or(MembershipState::Leave),
@@ -120,4 +127,34 @@ fn is_member_event_of(json: &str, user_id: &str) -> bool {
     }
     serde_json::from_str::<Event<'_>>(json)
         .is_ok_and(|e| e.event_type == "m.room.member" && e.state_key.as_deref() == Some(user_id))
+}
+
+#[cfg(test)]
+mod tests {
+    use HistoryVisibility::{Invited, Joined, Shared, WorldReadable};
+
+    use super::*;
+
+    #[test]
+    fn a_change_of_the_visibility_is_seen_by_what_was_before_it_and_who_one_is_now() {
+        let log = |before: HistoryVisibility, after: HistoryVisibility, membership: &[(i64, &str)]| VisibilityLog {
+            visibility: vec![(1, Some(before)), (5, Some(after))],
+            membership: membership.iter().map(|(pos, m)| (*pos, (*m).to_owned())).collect(),
+        };
+        for (before, after, membership, seen) in [
+            (WorldReadable, Joined, &[][..], true),
+            (Invited, Joined, &[(2, "invite")], true),
+            (Shared, Joined, &[(9, "join")], true),
+            (Joined, Shared, &[(9, "join")], true),
+            (Joined, Invited, &[(9, "join")], false),
+            (Invited, Joined, &[(2, "join")], true),
+            // A merge of forks, which takes them out of the room with the same event.
+            (Invited, Joined, &[(2, "join"), (5, "leave")], false),
+            (WorldReadable, Joined, &[(2, "join"), (5, "leave")], true),
+        ] {
+            let log = log(before, after, membership);
+            assert_eq!(log.allows(5, 5) || log.shows_change_of_visibility(5), seen, "{log:?}");
+            assert_eq!(log.shows_any(4, 5), seen || log.left_at() == Some(5), "{log:?}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::model::{
     Outcome, Run, ensure,
-    world::{Sight, Time},
+    world::{Sight, State, Time},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +29,11 @@ impl Run<'_> {
             .receipts
             .iter()
             .any(|((of, kind, _), (time, _))| *time > since && (of == user || kind != "m.read.private"));
-        let before = room.last_at(since).map(|at| &room.events[at].current);
-        if kept || read || before != Some(room.state()) {
+        let (before, now) = (room.last_at(since).map(|at| &*room.events[at].current), &**room.state());
+        let new = now.iter().any(|(key, id)| before.and_then(|state| state.get(key)) != Some(id));
+        // What a merge of forks took away has no event; of a member, the summary tells.
+        let mut gone = before.into_iter().flat_map(State::keys).filter(|key| !now.contains_key(*key));
+        if kept || read || new || gone.any(|(kind, _)| kind == "m.room.member") {
             return News::Some;
         }
         let young = room.events.iter().enumerate().filter(|(_, e)| e.time > since);
