@@ -30,11 +30,20 @@ pub struct Shapes {
     cache: Cache<(i64, bool), Arc<Shape>>,
 }
 
-struct Shape {
+/// The form of an event that all its readers share.
+pub struct Shape {
     event: ClientEvent,
     sender: ruma::OwnedUserId,
-    is_state: bool,
+    /// Of state, its type and its key.
+    key: Option<(Box<str>, Box<str>)>,
     sent_ms: i64,
+}
+
+impl Shape {
+    /// What it is the state of; `None` for a message.
+    pub fn key(&self) -> Option<(&str, &str)> {
+        self.key.as_ref().map(|(kind, key)| (&**kind, &**key))
+    }
 }
 
 /// Who reads.
@@ -90,7 +99,7 @@ impl Shapes {
         Arc::new(Self { clock, erased, cache })
     }
 
-    fn shape(&self, room: &Room, stored: &StoredEvent) -> Result<Arc<Shape>> {
+    pub fn shape(&self, room: &Room, stored: &StoredEvent) -> Result<Arc<Shape>> {
         let key = (stored.sn, stored.redacted_by.is_some());
         if let Some(shape) = self.cache.get(&key) {
             return Ok(shape);
@@ -104,7 +113,7 @@ impl Shapes {
             event: client_json(pdu)?,
             sent_ms: i64::from(pdu.origin_server_ts.0),
             sender: pdu.sender.clone(),
-            is_state: pdu.state_key.is_some(),
+            key: pdu.state_key.as_deref().map(|key| (pdu.event_type.to_string().into(), key.into())),
         });
         self.cache.insert(key, Arc::clone(&shape));
         Ok(shape)
@@ -153,7 +162,7 @@ impl Shapes {
         beside: Beside<'_>,
     ) -> Result<Raw<T>> {
         let mut shape = self.shape(room, stored)?;
-        let redacted = beside.redacted || !shape.is_state && self.erased.hides(&shape.sender, beside.memberships);
+        let redacted = beside.redacted || shape.key.is_none() && self.erased.hides(&shape.sender, beside.memberships);
         if redacted {
             shape = self.redacted(room, stored)?;
         }

@@ -72,6 +72,8 @@ pub struct AskedRoom {
     pub whole_state: bool,
     pub receipts_from: Option<i64>,
     pub data_from: Option<i64>,
+    /// And what is unread there.
+    pub unread: bool,
 }
 
 /// What an answer shows.
@@ -174,7 +176,8 @@ impl ReadSliding {
             heroes.entry(event.room_sn).or_insert_with(Vec::new).push(event);
         }
         let mut data = self.account_data(tx, &shown, &asked).await?;
-        let here = shown.iter().filter(|room| !room.is_left()).map(|room| room.mine.room.room_sn).collect();
+        let here = shown.iter().filter(|room| !room.is_left()).map(|room| room.mine.room.room_sn);
+        let here = here.filter(|sn| asked.get(sn).is_some_and(|asked| asked.unread)).collect();
         let mut unread = unread::unread(tx, &q.user_id, &q.ignored, here).await?;
         for room in shown {
             let (sn, is_left) = (room.mine.room.room_sn, room.is_left());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use hearth_core::{Error, Result, sliding::SlidingWish, token::Mark};
-use hearth_storage::{AskedRoom, SlidingPage, SlidingQuery, UnreadNow};
+use hearth_storage::{AskedRoom, SlidingPage, SlidingQuery, Unread, UnreadNow};
 use ruma::{
     OwnedRoomId, RoomId, UInt,
     api::client::sync::sync_events::v5::{Response, response},
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     service::shape::Reader,
-    sync::{Following, Syncs},
+    sync::{Following, Syncs, following::Counted},
 };
 
 /// What may become the answer.
@@ -142,12 +142,13 @@ impl Syncs {
     ) -> Result<Draft> {
         let known_keys = look.following.keys.of(reader.device).filter(|_| quiet);
         let to_device = wish.to_device.as_ref().filter(|_| !quiet);
+        let mut counted = look.counted();
         let query = SlidingQuery {
             user_id: reader.user.to_string(),
             device_id: reader.device.to_owned(),
             since: base.map(|base| base.pos),
             high: look.as_of,
-            rooms: look.asked.iter().filter_map(|asked| asked_room(asked, &look.configs)).collect(),
+            rooms: look.asked.iter().filter_map(|asked| asked_room(asked, &look.configs, &counted)).collect(),
             told: Arc::new(told_members(&look.asked)),
             ignored: Arc::clone(&look.following.ignored),
             account_data: wish.account_data.is_some() && !quiet,
@@ -164,10 +165,16 @@ impl Syncs {
         if !is_nothing {
             let _turn = self.turns.acquire().await.map_err(Error::internal)?;
             page = self.storage.sliding_page(query).await?;
-            let found = page.rooms.iter().filter(|room| !room.is_left);
-            let rooms = found.map(|room| (room.part.room.room_sn, room.part.unread.clone())).collect();
-            let here: Vec<i64> = page.rooms.iter().map(|room| room.part.room.room_sn).collect();
-            look.following.learn(&here, &UnreadNow { head: page.head, rooms });
+            let found = page.rooms.iter().filter(|room| !room.is_left).map(|room| &room.part);
+            let found = found.filter(|part| !counted.contains_key(&part.room.room_sn));
+            let rooms: HashMap<_, _> = found.map(|part| (part.room.room_sn, part.unread.clone())).collect();
+            let read: Vec<i64> = rooms.keys().copied().collect();
+            look.following.learn(&read, &UnreadNow { head: page.head, rooms });
+            for room in &mut page.rooms {
+                if let Some(unread) = counted.remove(&room.part.room.room_sn) {
+                    room.part.unread = unread;
+                }
+            }
         }
         let mut draft = Draft::default();
         self.show_to_device(reader, wish, look.as_of, std::mem::take(&mut page.to_device), &mut draft)?;
@@ -184,6 +191,15 @@ impl Syncs {
 }
 
 impl Look {
+    /// What is unread in the rooms that are asked for, where memory knows.
+    fn counted(&self) -> HashMap<i64, Unread> {
+        let known = |asked: &Asked| match self.following.unread(asked.entry.room.room_sn, false) {
+            Counted::As(unread) => Some((asked.entry.room.room_sn, unread)),
+            Counted::Unknown | Counted::InSum => None,
+        };
+        self.asked.iter().filter_map(known).collect()
+    }
+
     /// What is told beside the rooms of an answer.
     fn beside(
         &self,
@@ -204,7 +220,7 @@ impl Look {
     }
 }
 
-fn asked_room(asked: &Asked, configs: &Configs) -> Option<AskedRoom> {
+fn asked_room(asked: &Asked, configs: &Configs, counted: &HashMap<i64, Unread>) -> Option<AskedRoom> {
     let config = configs.get(asked.view.config)?;
     Some(AskedRoom {
         room_sn: asked.entry.room.room_sn,
@@ -215,6 +231,7 @@ fn asked_room(asked: &Asked, configs: &Configs) -> Option<AskedRoom> {
         whole_state: asked.whole_state,
         receipts_from: asked.receipts_from,
         data_from: asked.data_from,
+        unread: !counted.contains_key(&asked.entry.room.room_sn),
     })
 }
 

@@ -1,7 +1,6 @@
 //! One room of an answer.
 
 use std::{
-    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
@@ -83,19 +82,20 @@ impl Syncs {
         // Who left and was then banned is told of the end of it, not of both.
         let mut own = None;
         for event in &part.state {
-            let keyed: Keyed<'_> = parsed(event)?;
-            if keyed.state_key.is_empty() {
-                name(&mut shown, &keyed.event_type, event, *initial);
-                if keyed.event_type == "m.room.name" && shown.name.is_none() && !initial {
+            let shape = self.shapes.shape(&room, event)?;
+            let Some((kind, key)) = shape.key() else { continue };
+            if key.is_empty() {
+                name(&mut shown, kind, event, *initial);
+                if kind == "m.room.name" && shown.name.is_none() && !initial {
                     draft.nameless.insert(room.id.clone());
                     says = true;
                 }
             }
-            if config.required.wants(&keyed.event_type, &keyed.state_key) || keyed.event_type == "m.room.member" {
+            if config.required.wants(kind, key) || kind == "m.room.member" {
                 let because = redaction_of(event, &part.because);
                 let beside = Beside { because, in_sync: true, memberships: &part.membership, ..Beside::default() };
                 let told = self.shapes.event(&room, event, reader, beside)?;
-                if *is_left && keyed.event_type == "m.room.member" && keyed.state_key == reader.user.as_str() {
+                if *is_left && kind == "m.room.member" && key == reader.user.as_str() {
                     own = Some(told);
                 } else {
                     shown.required_state.push(told);
@@ -253,14 +253,6 @@ fn show_dm(room: &mut response::Room, sent: &mut Sent, asked: &Asked, initial: b
         room.is_dm = Some(asked.is_dm);
     }
     changed && !initial
-}
-
-#[derive(Deserialize)]
-struct Keyed<'e> {
-    #[serde(rename = "type", borrow)]
-    event_type: Cow<'e, str>,
-    #[serde(default, borrow)]
-    state_key: Cow<'e, str>,
 }
 
 fn parsed<'e, T: Deserialize<'e>>(event: &'e StoredEvent) -> Result<T> {
