@@ -1,6 +1,6 @@
 //! Keys that are given out: one-time keys once each, in the order of their uploads, and a fallback key to whoever comes
-//! when there are none left. How far they were given is written down for each device; the keys themselves go with its next
-//! upload.
+//! when there are none left. How far they were given is written down for each device. The newest that were given stay, for
+//! a client may upload again what it does not know to have arrived: that is no key to be given once more.
 //!
 //! Whatever changes their number takes a position, so one such operation follows on another across all processes: what
 //! is read within is so until it is written. The user's syncs are woken, as they tell how many are left.
@@ -17,7 +17,7 @@ use crate::{
 
 statements! {
     OF_DEVICE = "SELECT key_sn, algorithm, fallback, key_id, json FROM one_time_keys
-        WHERE user_id = $1 AND device_id = $2";
+        WHERE user_id = $1 AND device_id = $2 ORDER BY key_sn DESC";
     GIVEN = "SELECT algorithm, given FROM key_counts WHERE user_id = $1 AND device_id = $2";
     // And where that last changed.
     COUNTS = "SELECT k.algorithm, k.fallback, COUNT(*) FROM one_time_keys k WHERE k.user_id = $1 AND k.device_id = $2
@@ -54,6 +54,9 @@ statements! {
 const ONCE: i64 = 0;
 const UNUSED: i64 = 1;
 
+/// Keys that were given and stay, of a device: more than clients upload at once.
+const REMEMBERED: usize = 100;
+
 /// Numbers that an upload has for its keys: more than it may have keys.
 const NUMBERS: i64 = 1 << 10;
 
@@ -86,7 +89,7 @@ pub struct Claimed {
 pub(super) struct Uploading<'a> {
     new: Vec<&'a OneTimeKey>,
     fallbacks: Vec<&'a OneTimeKey>,
-    /// Fallback keys in whose place others come, and one-time keys that were given out.
+    /// Fallback keys in whose place others come, and one-time keys that were given out long ago.
     gone: Vec<i64>,
     pub(super) counts: KeyCounts,
 }
@@ -94,20 +97,27 @@ pub(super) struct Uploading<'a> {
 impl<'a> Uploading<'a> {
     pub(super) async fn look<R: Reads>(tx: &mut R, upload: &'a KeyUpload) -> Result<Result<Self, Uploaded>> {
         let (mut once, mut fallbacks) = (BTreeMap::new(), BTreeMap::new());
-        let (mut counts, mut gone) = (KeyCounts::default(), Vec::new());
+        let (mut counts, mut gone, mut remembered) = (KeyCounts::default(), Vec::new(), 0);
+        let mut left = 0;
         let mut given = BTreeMap::<String, i64>::new();
         for mut row in tx.query(GIVEN, args![&upload.user_id, &upload.device_id]).await? {
             given.insert(row.get(0)?, row.get(1)?);
         }
         for mut row in tx.query(OF_DEVICE, args![&upload.user_id, &upload.device_id]).await? {
             let (sn, algorithm, fallback): (i64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (key_id, json): (String, String) = (row.get(3)?, row.get(4)?);
             if fallback == ONCE && given.get(&algorithm).is_some_and(|given| sn <= *given) {
-                gone.push(sn);
+                if remembered == REMEMBERED {
+                    gone.push(sn);
+                } else {
+                    remembered += 1;
+                    once.insert((algorithm, key_id), json);
+                }
                 continue;
             }
-            let (key_id, json): (String, String) = (row.get(3)?, row.get(4)?);
             counts.add(&algorithm, fallback, 1);
             if fallback == ONCE {
+                left += 1;
                 once.insert((algorithm, key_id), json);
             } else {
                 fallbacks.insert(algorithm, (sn, key_id, json));
@@ -131,7 +141,7 @@ impl<'a> Uploading<'a> {
             }
             it.fallbacks.push(key);
         }
-        let too_many = once.len() + it.new.len() > upload.most.0 || kinds > upload.most.1;
+        let too_many = left + it.new.len() > upload.most.0 || kinds > upload.most.1;
         if !it.is_nothing() && too_many {
             return Ok(Err(Uploaded::TooMany));
         }

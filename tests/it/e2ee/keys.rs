@@ -83,6 +83,29 @@ each_backend! {
         alice.send(Method::POST, "/keys/upload", None).await.ok();
     }
 
+    async fn a_key_that_was_given_is_not_given_again_when_its_upload_is_repeated(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let keys = one_time(&alice, &["A", "B"], false);
+        let left = async |keys: &Value| {
+            let said = alice.uploads(json!({ "one_time_keys": keys })).await.ok();
+            said["one_time_key_counts"]["signed_curve25519"].clone()
+        };
+        let claimed = async || bob.claims(&alice).await.map(|(name, _)| name);
+        assert_eq!(left(&keys).await, 2);
+        assert_eq!(claimed().await.unwrap(), "signed_curve25519:A");
+        // A client whose answer was lost says the same again; also after it has said something else.
+        assert_eq!(left(&keys).await, 1);
+        assert_eq!(left(&one_time(&alice, &["C"], false)).await, 2);
+        assert_eq!(left(&keys).await, 2);
+        let another = one_time(&alice, &["A"], false);
+        alice.uploads(json!({ "one_time_keys": another })).await.refused(400, "M_INVALID_PARAM");
+        assert_eq!(claimed().await.unwrap(), "signed_curve25519:B");
+        assert_eq!(claimed().await.unwrap(), "signed_curve25519:C");
+        assert_eq!(claimed().await, None);
+        server.stop().await;
+    }
+
     async fn a_one_time_key_is_given_once_and_the_oldest_first(given: Given) {
         let server = open_server(given).await;
         let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
