@@ -257,7 +257,8 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
     let to_device = ToDevice::new(name.clone(), Arc::clone(&storage), Arc::clone(clock));
     let key_backups = KeyBackups::new(Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng));
     let http = HttpClient::new(&config.outgoing, Arc::new(System));
-    let pushers = Pushers::new(Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng), http.clone());
+    let badge_counts = config.push.push_badge_counts;
+    let pushers = Pushers::new(Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng), http.clone(), badge_counts);
     let mut epoch = [0; 8];
     rng.fill(&mut epoch);
     let sources = Sources {

@@ -28,7 +28,7 @@ use url::Url;
 pub use self::deliver::Deliveries;
 pub(super) use self::judge::{Judged, Owner, judge};
 use super::session::Session;
-use crate::http_client::HttpClient;
+use crate::{config::BadgeCounts, http_client::HttpClient};
 
 /// What a gateway answers to.
 ///
@@ -50,6 +50,7 @@ pub struct Pushers {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     http: HttpClient,
+    badge_counts: BadgeCounts,
 }
 
 /// What is kept of a pusher beside its names.
@@ -81,8 +82,14 @@ impl Body {
 }
 
 impl Pushers {
-    pub fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, rng: Arc<dyn Rng>, http: HttpClient) -> Self {
-        Self { storage, clock, rng, http }
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+        http: HttpClient,
+        badge_counts: BadgeCounts,
+    ) -> Self {
+        Self { storage, clock, rng, http, badge_counts }
     }
 
     /// What the user has set.
@@ -120,6 +127,7 @@ impl Pushers {
             set_ms: self.clock.now_ms(),
             append,
             most: MOST_OF_ONE,
+            badge: unread(&*self.storage, session.user_id.as_str(), self.badge_counts).await?,
         };
         match self.storage.set_pusher(new).await? {
             PusherSet::Done => Ok(()),
@@ -158,6 +166,16 @@ impl Pushers {
         })?;
         self.http.check(&url).map_err(|why| Error::invalid_param(format!("`data.url`: {why}")))
     }
+}
+
+/// The number on an app's icon.
+async fn unread(storage: &dyn Storage, user_id: &str, counts: BadgeCounts) -> Result<i64> {
+    let badge = storage.badge(user_id).await?;
+    let inside = match counts {
+        BadgeCounts::Rooms => badge.rooms,
+        BadgeCounts::Messages => badge.messages,
+    };
+    Ok(inside + badge.invites)
 }
 
 fn check_ids(ids: &PusherIds) -> Result<()> {

@@ -36,7 +36,7 @@ statements! {
         LEFT JOIN pushers p ON p.app_id = $1 AND p.pushkey = $2 AND p.user_id = $3 WHERE h.id = 1";
     OF_OTHERS = "DELETE FROM pushers WHERE app_id = $1 AND pushkey = $2 AND user_id <> $3";
     INSERT = "INSERT INTO pushers (pusher_id, user_id, device_id, app_id, pushkey, body, set_ms, set_pos, wanted_pos,
-        done_pos, badge, failures, due_ms, lease_until_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, $8, 0, 0, 0, 0)";
+        done_pos, badge, failures, due_ms, lease_until_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, $8, $9, 0, 0, 0)";
     // Whoever says anew where to reach them is tried there at once, and whoever holds the pusher loses it.
     REPLACE = "UPDATE pushers SET device_id = $2, body = $3, set_ms = $4, set_pos = $5, failures = 0, due_ms = 0,
         lease_until_ms = 0 WHERE pusher_id = $1";
@@ -65,6 +65,8 @@ pub struct NewPusher {
     pub append: bool,
     /// How many one user may have.
     pub most: i64,
+    /// What the app may show already.
+    pub badge: i64,
 }
 
 /// What became of it.
@@ -176,7 +178,7 @@ impl Op for SetPusher {
     type Out = PusherSet;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<PusherSet> {
-        let NewPusher { pusher_id, user_id, device_id, pusher, set_ms, append, most } = &self.0;
+        let NewPusher { pusher_id, user_id, device_id, pusher, set_ms, append, most, badge } = &self.0;
         let PusherRow { app_id, pushkey, body } = pusher;
         if tx.query_opt(DEVICE, args![user_id, device_id]).await?.is_none() {
             return Ok(PusherSet::NoDevice);
@@ -193,7 +195,8 @@ impl Op for SetPusher {
         match there {
             Some(there) => tx.execute(REPLACE, args![there, device_id, body, *set_ms, pos]).await?,
             None => {
-                tx.execute(INSERT, args![pusher_id, user_id, device_id, app_id, pushkey, body, *set_ms, pos]).await?
+                let new = args![pusher_id, user_id, device_id, app_id, pushkey, body, *set_ms, pos, *badge];
+                tx.execute(INSERT, new).await?
             }
         };
         tx.wake(Wake::Queue(PUSHERS_SET));

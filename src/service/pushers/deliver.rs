@@ -177,13 +177,7 @@ impl Deliveries {
         Ok(self.storage.step_pusher(&held.pusher_id, owner, step).await?)
     }
 
-    /// The number on the app's icon.
     async fn unread(&self, user_id: &str) -> Result<i64> {
-        let badge = self.storage.badge(user_id).await?;
-        let inside = match self.badge_counts {
-            BadgeCounts::Rooms => badge.rooms,
-            BadgeCounts::Messages => badge.messages,
-        };
-        Ok(inside + badge.invites)
+        super::unread(&*self.storage, user_id, self.badge_counts).await
     }
 }

@@ -19,6 +19,7 @@ fn new(user: &str, device: &str, key: &str) -> NewPusher {
         set_ms: 5,
         append: false,
         most: 3,
+        badge: 0,
     }
 }
 

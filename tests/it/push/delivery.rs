@@ -220,6 +220,24 @@ each_backend! {
         server.stop().await;
     }
 
+    async fn the_badge_falls_for_a_pusher_that_was_set_when_something_was_unread(given: Given) {
+        let server = pushing_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let rooms = [alice.opens_a_room().await, alice.opens_a_room().await];
+        let mut said = Vec::new();
+        for room in &rooms {
+            bob.joins(room).await;
+            said.push(bob.says(room, "hello").await);
+        }
+        let gateway = Gateway::start().await;
+        alice.sets_pusher(&gateway, "key").await;
+        alice.reads_up_to(&rooms[0], &said[0]).await;
+        gateway.is_told_the_badge(1).await;
+        alice.reads_up_to(&rooms[1], &said[1]).await;
+        gateway.is_told_the_badge(0).await;
+        server.stop().await;
+    }
+
     async fn the_badge_counts_messages_where_the_operator_says_so(given: Given) {
         let server = given.server_with(|config| {
             pushing(config);
