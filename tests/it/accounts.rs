@@ -526,7 +526,15 @@ each_backend! {
         let path = |rest: &str| format!("/_matrix/client/v3/pushrules/global/{rest}");
         let all = alice.get("/_matrix/client/v3/pushrules/").await.ok();
         assert_eq!(all["global"], alice.get(&path("")).await.ok());
-        assert_eq!(all["global"]["override"][0]["rule_id"], ".m.rule.master");
+        let ids = |kind: &str| {
+            let rules = all["global"][kind].as_array().into_iter().flatten().map(|rule| rule["rule_id"].as_str().unwrap());
+            rules.map(|id| id.replace(".m.rule.", "").replace(".org.matrix.msc3930.rule.", "")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(ids("override"), "master suppress_notices invite_for_me member_event is_user_mention \
+            contains_display_name is_room_mention roomnotif tombstone reaction room.server_acl suppress_edits poll_response");
+        assert_eq!((ids("content"), ids("room"), ids("sender")), ("contains_user_name".to_owned(), String::new(), String::new()));
+        assert_eq!(ids("underride"), "call encrypted_room_one_to_one room_one_to_one message encrypted \
+            poll_start_one_to_one poll_start poll_end_one_to_one poll_end");
 
         alice.put(&path("content/cats"), &json!({ "pattern": "cat*", "actions": ["notify"] })).await.ok();
         alice.put(&path("content/dogs?before=cats"), &json!({ "pattern": "dog", "actions": [] })).await.ok();

@@ -234,6 +234,11 @@ each_backend! {
             assert_eq!((&old["actions"], &old["enabled"]), (&copy["actions"], &copy["enabled"]), "{rules}");
             assert_eq!(old["conditions"].to_string().replace(&room, &new), copy["conditions"].to_string());
         }
+        let about = |room: &str| {
+            let rules = rules["override"].as_array().unwrap().iter().map(|rule| &rule["conditions"]);
+            rules.filter(|conditions| conditions.to_string().contains(room)).count()
+        };
+        assert_eq!((about(&room), about(&new)), (2, 2), "{rules}");
         assert_eq!(bob.tags(&false_one).await, json!({}));
         assert!(!rules.to_string().contains(&false_one), "{rules}");
 
@@ -274,6 +279,9 @@ impl Person {
         self.put(&path("override"), json!({ "actions": [], "conditions": here })).await.ok();
         self.put(&format!("{}/enabled", path("override")), json!({ "enabled": false })).await.ok();
         self.put(&path("room"), json!({ "actions": [] })).await.ok();
+        let said = json!({ "kind": "event_match", "key": "content.body", "pattern": "tea" });
+        let rule = json!({ "actions": ["notify"], "conditions": [here[0], said] });
+        self.put("/pushrules/global/override/org.example.tea", rule).await.ok();
         let direct = json!({ "@friend:test.example": [room], "@other:test.example": ["!o:x.y"] });
         self.put(&self.mine("account_data/m.direct"), direct).await.ok();
     }

@@ -50,5 +50,10 @@ fn said_of(rule: &ConditionalPushRule, from: &RoomId, to: &RoomId) -> NewConditi
         false => condition.clone(),
     });
     let actions: Vec<Action> = rule.actions.clone();
-    NewConditionalPushRule::new(to.to_string(), conditions.collect(), actions)
+    // A rule about nothing but the room has its id for a name; of others there may be several.
+    let id = match rule.rule_id.contains(from.as_str()) {
+        true => rule.rule_id.replace(from.as_str(), to.as_str()),
+        false => format!("{} {to}", rule.rule_id),
+    };
+    NewConditionalPushRule::new(id, conditions.collect(), actions)
 }
