@@ -87,12 +87,11 @@ impl Accounts {
         // The hash may be another by the time that the session is to begin: of a new password, or a new one of this.
         for _ in 0..TRIES {
             let Some((user_id, hash)) = self.check(named.clone(), password.clone()).await? else { break };
-            let LoggedIn::Done { again } = self.storage.login(user_id.as_str(), Some(&hash), session.clone()).await?
-            else {
-                continue;
-            };
-            if again {
-                self.sessions.revoked([&*user_id]);
+            match self.storage.login(user_id.as_str(), Some(&hash), session.clone()).await? {
+                LoggedIn::Done { again: true } => self.sessions.revoked([&*user_id]),
+                LoggedIn::Done { again: false } => {}
+                LoggedIn::Refused => continue,
+                LoggedIn::KeyInUse => return Err(Error::invalid_param("One of your keys is called like this device")),
             }
             self.renew_hash(&user_id, &hash, password).await;
             return Ok(Welcome { user_id, session: Some(welcome) });

@@ -10,7 +10,7 @@ use crate::{
     accounts::find_user,
     connections, dehydrated,
     error::Result,
-    keys,
+    keys::{self, cross_signing},
     outbox::{self, NewItem},
     pushers, to_device,
     tx::{Answer, Engine, Op, Query, Reads, Row, Tx, Wake, args, statements},
@@ -112,6 +112,8 @@ pub enum LoggedIn {
     Done { again: bool },
     /// The account was ended, or its password changed, since the password was checked.
     Refused,
+    /// The device would be called like a cross-signing key of the user.
+    KeyInUse,
 }
 
 /// That a device was here.
@@ -299,6 +301,9 @@ impl Op for Login {
             return Ok(LoggedIn::Refused);
         }
         let device = &self.session.device_id;
+        if cross_signing::is_called_like_a_key(tx, &self.user_id, device).await? {
+            return Ok(LoggedIn::KeyInUse);
+        }
         let again = tx.query_opt(DEVICE, args![&self.user_id, device]).await?.is_some();
         if again {
             let device = std::slice::from_ref(device);

@@ -3,9 +3,14 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#cross-signing>
 
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
 use super::{device_keys, lists};
 use crate::{
     Result,
+    error::corrupt,
     tx::{Op, Reads, Tx, Value, Wake, args, statements},
 };
 
@@ -111,6 +116,21 @@ pub(super) async fn signing_keys<R: Reads>(tx: &mut R, users: &[String]) -> Resu
         keys.push(SigningKeyRow { user_id: row.get(0)?, usage: row.get(1)?, json: row.get(2)? });
     }
     Ok(keys)
+}
+
+/// Whether a device of this name could be taken for one of the user's cross-signing keys.
+pub(crate) async fn is_called_like_a_key<R: Reads>(tx: &mut R, user_id: &str, device_id: &str) -> Result<bool> {
+    #[derive(Deserialize)]
+    struct Key {
+        keys: BTreeMap<String, String>,
+    }
+    for row in signing_keys(tx, &[user_id.to_owned()]).await? {
+        let key: Key = serde_json::from_str(&row.json).map_err(corrupt)?;
+        if key.keys.values().any(|public| public == device_id) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 pub(super) async fn signatures<R: Reads>(tx: &mut R, users: &[String], reader: &str) -> Result<Vec<KeySignature>> {

@@ -118,12 +118,19 @@ each_backend! {
         assert!(alice.queries(&alice.id).await["master_keys"].is_null());
 
         // A key that is called like a device could be taken for it.
-        let body = json!({
-            "type": "m.login.password", "identifier": { "type": "m.id.user", "user": "alice" },
-            "password": "correct horse battery staple", "device_id": keys.master.public,
-        });
-        server.post("/_matrix/client/v3/login", &body).await.ok();
+        let logs_in = async |device_id: &str| {
+            let body = json!({
+                "type": "m.login.password", "identifier": { "type": "m.id.user", "user": "alice" },
+                "password": "correct horse battery staple", "device_id": device_id,
+            });
+            server.post("/_matrix/client/v3/login", &body).await
+        };
+        logs_in(&keys.master.public).await.ok();
         alice.sets_up(keys.upload(&alice)).await.refused(403, "M_FORBIDDEN");
+        // And a device that is called like a key.
+        alice.sets_up(others.upload(&alice)).await.ok();
+        logs_in(&others.own.public).await.refused(400, "M_INVALID_PARAM");
+        logs_in(&alice.device).await.ok();
     }
 
     async fn signatures_are_looked_at_before_they_are_kept(given: Given) {
