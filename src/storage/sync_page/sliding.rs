@@ -219,7 +219,8 @@ impl ReadSliding {
     /// How much is shown of a room that the user is in, or was; `None` for one that they have put away.
     fn how_much(&self, mine: Mine, asked: &AskedRoom, from: i64) -> Option<Shown> {
         let is_left = mine.membership != "join";
-        if is_left && mine.forgotten && from == 0 {
+        // Who was told of it has to hear that it ended.
+        if is_left && mine.forgotten && asked.low == 0 {
             return None;
         }
         Some(Shown {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use hearth_core::{Result, filter::Sieve, sliding::SlidingWish, token::TimelineToken};
+use hearth_core::{Error, Result, filter::Sieve, push::Counts, sliding::SlidingWish, token::TimelineToken};
 use hearth_storage::Message;
 use ruma::{
     UInt,
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     service::shape::{Beside, Reader},
     sync::{
-        Following, Syncs,
+        Syncs,
         classic::memory::{Lacking, MOST_SPEAKERS},
         following::Counted,
         speakers::{Member, Speaker},
@@ -80,7 +80,9 @@ impl Syncs {
                 let Speaker::Member(member) = self.speakers.of(message) else { return Ok(None) };
                 members.insert(message.pdu.sender.as_str(), member);
             }
-            self.tell_messages(reader, asked, &seen, members, following, &mut draft)?;
+            // Another of the user's polls may have gone on meanwhile, and what was learned was too old for it.
+            let Counted::As(unread) = following.unread(asked.entry.room.room_sn, false) else { return Ok(None) };
+            self.tell_messages(reader, asked, &seen, members, unread.all(), &mut draft)?;
         }
         Ok(Some(draft))
     }
@@ -91,18 +93,15 @@ impl Syncs {
         asked: &Asked,
         seen: &[&Message],
         members: BTreeMap<&str, Arc<Member>>,
-        following: &Following,
+        unread: Counts,
         draft: &mut Draft,
     ) -> Result<()> {
         let Some(mut sent) = asked.sent.clone() else { return Ok(()) };
         let mut room = response::Room::new();
-        if let Counted::As(unread) = following.unread(asked.entry.room.room_sn, false) {
-            room::show_unread(&mut room, &mut sent, unread.all());
-        }
+        let says = room::show_unread(&mut room, &mut sent, unread) || !seen.is_empty();
         if let Some(first) = seen.first() {
             room.prev_batch = Some(TimelineToken { topo: first.pos, minor: 0 }.to_string());
             room.num_live = UInt::try_from(seen.len()).ok();
-            room.bump_stamp = room::stamp(asked.entry.bump());
             for message in seen {
                 room.timeline.push(self.shapes.message(message, reader)?);
             }
@@ -113,7 +112,11 @@ impl Syncs {
                 room.required_state.push(self.shapes.event(&member.room, &member.event, reader, beside)?);
                 Arc::make_mut(&mut sent.told).insert(user.to_owned());
             }
-            draft.rooms.insert(first.pdu.room_id.clone(), room);
+        }
+        if says {
+            room.bump_stamp = room::stamp(asked.entry.bump());
+            let id = asked.entry.room.room_id.as_str().try_into().map_err(Error::internal)?;
+            draft.rooms.insert(id, room);
         }
         sent.config = asked.view.config;
         draft.sent.insert(asked.entry.room.room_sn, sent);

@@ -77,6 +77,8 @@ pub(super) struct Rooms {
     pub(super) by_id: HashMap<String, i64>,
     /// The rooms that the user calls direct chats.
     pub(super) direct: HashSet<String>,
+    /// Where it last changed whom they ignore, and so what is unread.
+    pub(super) ignored_pos: i64,
     pub(super) following: Arc<Following>,
     /// What is in spaces, where that was asked.
     pub(super) spaces: Spaces,
@@ -122,6 +124,7 @@ impl Rooms {
             entries: HashMap::new(),
             by_id: HashMap::new(),
             direct: HashSet::new(),
+            ignored_pos: 0,
             following: Arc::new(Following::nothing()),
             spaces: Spaces::default(),
             user: user.to_owned(),
@@ -146,7 +149,10 @@ impl Rooms {
             self.by_id.insert(room.room_id.clone(), room.room_sn);
             self.entries.insert(room.room_sn, entry);
         }
-        for (room_sn, _, pos) in &page.data {
+        for (room_sn, kind, pos) in &page.data {
+            if *room_sn == 0 && kind == "m.ignored_user_list" {
+                self.ignored_pos = self.ignored_pos.max(*pos);
+            }
             if let Some(entry) = self.entries.get_mut(room_sn) {
                 entry.data_pos = entry.data_pos.max(*pos);
             }

@@ -153,6 +153,7 @@ impl View {
             let data = sent.map_or(0, |sent| sent.data.of(pos));
             let is_news = entry.touched() > low
                 || entry.read_pos > low
+                || entry.is_in() && mine.ignored_pos > low
                 || again
                 || whole_state
                 || view.scopes.data && !entry.is_stranger() && entry.data_pos > data

@@ -83,6 +83,8 @@ pub struct View {
     pub misled: BTreeSet<Key>,
     pub receipts: Receipts,
     pub kept: BTreeMap<String, Value>,
+    /// What sliding sync said last of what is unread.
+    pub unread: Value,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -162,6 +162,42 @@ each_backend! {
         assert_eq!(timeline_of(&page, &room), [own]);
     }
 
+    async fn whom_one_ignores_is_not_counted(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let room = alice.opens_a_room().await;
+        bob.joins(&room).await;
+        let (slider, wish) = (Slider::of(&bob), all_rooms(10, json!([])));
+        slider.asks(&wish).await;
+        alice.says(&room, "one").await;
+        let unread = async || slider.asks(&wish).await["rooms"][&room]["notification_count"].clone();
+        assert_eq!(unread().await, 1);
+        let path = format!("/user/{}/account_data/m.ignored_user_list", bob.id);
+        bob.put(&path, json!({ "ignored_users": { &alice.id: {} } })).await.ok();
+        assert_eq!(unread().await, 0);
+        alice.says(&room, "unheard").await;
+        slider.is_told_nothing(&wish).await;
+        bob.put(&path, json!({ "ignored_users": {} })).await.ok();
+        assert_eq!(unread().await, 2);
+        slider.is_told_nothing(&wish).await;
+    }
+
+    async fn the_end_of_a_room_is_told_to_who_has_forgotten_it(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let room = alice.creates(json!({ "preset": "private_chat", "invite": [bob.id] })).await;
+        let (slider, wish) = (Slider::of(&bob), all_rooms(10, json!([["m.room.member", "$ME"]])));
+        assert!(slider.asks(&wish).await["rooms"][&room]["invite_state"].is_array());
+        bob.joins(&room).await;
+        alice.asks(&room, "ban", json!({ "user_id": bob.id })).await.ok();
+        bob.asks(&room, "forget", json!({})).await.ok();
+        let page = slider.asks(&wish).await;
+        assert_eq!(state_of(&page, &room), [("m.room.member".to_owned(), bob.id.clone())], "{page}");
+        slider.is_told_nothing(&wish).await;
+        // Who begins then is told nothing of it.
+        assert_eq!(Slider::of(&bob).asks(&wish).await["rooms"], json!({}));
+    }
+
     async fn the_state_that_is_asked_for_is_told(given: Given) {
         let server = open_server(given).await;
         let alice = Person::registers(&server, "alice").await;

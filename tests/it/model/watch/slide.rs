@@ -184,7 +184,10 @@ impl Run<'_> {
             view.lay_over(eyes, &telling(slid, &part, initial, (since, last), last))?;
             view.joined = true;
             eyes.judge_unread(&part, false, &slid.ignored)?;
+            view.unread = part["unread_notifications"].clone();
         } else {
+            let part = json!({ "unread_notifications": view.unread });
+            eyes.judge_unread(&part, false, &slid.ignored)?;
             let seen = |(at, event): (usize, &_)| {
                 let event: &crate::model::world::Event = event;
                 event.time > since && eyes.sights[at] == Sight::Must
