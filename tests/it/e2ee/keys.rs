@@ -9,6 +9,7 @@ use super::{Pair, device_keys, left, one_time, some_key};
 use crate::support::{
     each_backend,
     people::{Person, open_server},
+    program::Program,
 };
 
 each_backend! {
@@ -103,6 +104,25 @@ each_backend! {
         assert_eq!(claimed().await.unwrap(), "signed_curve25519:B");
         assert_eq!(claimed().await.unwrap(), "signed_curve25519:C");
         assert_eq!(claimed().await, None);
+        server.stop().await;
+    }
+
+    async fn what_was_given_stays_given_after_a_kill(given: Given) {
+        let program = Program::start(given).await;
+        let (alice, bob) = (Person::registers(&program.http, "alice").await, Person::registers(&program.http, "bob").await);
+        let keys = json!({ "one_time_keys": one_time(&alice, &["A", "B", "C"], false) });
+        alice.uploads(keys.clone()).await.ok();
+        assert_eq!(bob.claims(&alice).await.unwrap().0, "signed_curve25519:A");
+        program.dies().await;
+
+        let server = open_server(given).await;
+        let (alice, bob) = (alice.turns_to(&server), bob.turns_to(&server));
+        assert_eq!(left(&alice.syncs().await), 2);
+        assert_eq!(bob.claims(&alice).await.unwrap().0, "signed_curve25519:B");
+        let counts = alice.uploads(keys).await.ok();
+        assert_eq!(counts["one_time_key_counts"], json!({ "signed_curve25519": 1 }));
+        assert_eq!(bob.claims(&alice).await.unwrap().0, "signed_curve25519:C");
+        assert_eq!(bob.claims(&alice).await, None);
         server.stop().await;
     }
 

@@ -1,6 +1,7 @@
 //! Connections: lost answers, restarts, positions that nobody knows.
 
 use super::*;
+use crate::support::program::Program;
 
 fn messages(person: &Person, body: &str) -> Value {
     json!({ "messages": { &person.id: { &person.device: { "body": body } } } })
@@ -116,6 +117,32 @@ each_backend! {
         wish["lists"]["all"]["ranges"] = json!([[0, 9]]);
         let page = slider.asks(&wish).await;
         assert_eq!((timeline_of(&page, &quiet), page["rooms"][&quiet].get("initial")), (vec![missed], None));
+    }
+
+    async fn after_a_kill_a_client_begins_anew_once_and_misses_nothing(given: Given) {
+        let program = Program::start(given).await;
+        let (alice, bob) = (Person::registers(&program.http, "alice").await, Person::registers(&program.http, "bob").await);
+        let slider = Slider::of(&bob);
+        let page = slider.asks(&to_device(None)).await;
+        let since = page["extensions"]["to_device"]["next_batch"].as_str().unwrap().to_owned();
+        alice.put("/sendToDevice/m.x/1", messages(&bob, "one")).await.ok();
+        // Of this answer it keeps the position, and not yet what it said.
+        assert_eq!(bodies(&slider.asks(&to_device(Some(&since))).await), ["one"]);
+        program.dies().await;
+
+        let server = open_server(given).await;
+        let (alice, bob) = (alice.turns_to(&server), bob.turns_to(&server));
+        let last = slider.pos();
+        let slider = slider.moves_to(&bob);
+        slider.goes_back_to(last);
+        slider.tries(&to_device(Some(&since))).await.refused(400, "M_UNKNOWN_POS");
+        slider.goes_back_to(None);
+        alice.put("/sendToDevice/m.x/2", messages(&bob, "two")).await.ok();
+        let page = slider.asks(&to_device(Some(&since))).await;
+        assert_eq!(bodies(&page), ["one", "two"]);
+        let since = page["extensions"]["to_device"]["next_batch"].as_str().unwrap().to_owned();
+        slider.is_told_nothing(&to_device(Some(&since))).await;
+        server.stop().await;
     }
 
     async fn no_message_to_a_device_is_lost_with_a_position(given: Given) {
