@@ -115,7 +115,9 @@ impl<'a> Search<'a> {
             part.low = Some(before);
         }
         self.over = before <= span.low || part.events.len() == limit;
-        part.limited = before > span.low;
+        // Of what is older, something may be seen.
+        let is_seen = |log: &VisibilityLog| log.sees_state_at(before) || log.shows_any(span.low, before);
+        part.limited = before > span.low && self.log.is_none_or(is_seen);
         if !self.over {
             // Should the search end here, a page goes on from here.
             part.start = last.or(part.start);
