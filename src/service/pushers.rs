@@ -119,6 +119,7 @@ impl Pushers {
         let Pusher { ids, app_display_name, device_display_name, profile_tag, lang, .. } = pusher;
         let body = Body { app_display_name, device_display_name, profile_tag, lang, data: all };
         self.check(&body)?;
+        let badge = self.shown_by(&session.user_id, &ids).await?;
         let new = NewPusher {
             pusher_id: random_string(&*self.rng, 16),
             user_id: session.user_id.to_string(),
@@ -127,12 +128,22 @@ impl Pushers {
             set_ms: self.clock.now_ms(),
             append,
             most: MOST_OF_ONE,
-            badge: unread(&*self.storage, session.user_id.as_str(), self.badge_counts).await?,
+            badge,
         };
         match self.storage.set_pusher(new).await? {
             PusherSet::Done => Ok(()),
             PusherSet::TooMany => Err(Error::forbidden(format!("A user has at most {MOST_OF_ONE} pushers"))),
             PusherSet::NoDevice => Err(Error::unknown_token("This session has ended")),
+        }
+    }
+
+    /// What an app may show that sets a pusher. What is known of one that is set already stays: clients set theirs at each
+    /// start, and all rooms have to be looked at.
+    async fn shown_by(&self, user: &UserId, ids: &PusherIds) -> Result<i64> {
+        let set = self.storage.pushers(user.as_str()).await?;
+        match set.iter().any(|set| set.app_id == ids.app_id && set.pushkey == ids.pushkey) {
+            true => Ok(0),
+            false => unread(&*self.storage, user.as_str(), self.badge_counts).await,
         }
     }
 

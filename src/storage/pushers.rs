@@ -65,7 +65,7 @@ pub struct NewPusher {
     pub append: bool,
     /// How many one user may have.
     pub most: i64,
-    /// What the app may show already.
+    /// What the app may show already, if the user has not set this pusher before.
     pub badge: i64,
 }
 
