@@ -10,12 +10,6 @@ use crate::support::{
 };
 
 impl Person {
-    async fn ignores(&self, others: &[&Self]) {
-        let list: serde_json::Map<String, Value> = others.iter().map(|other| (other.id.clone(), json!({}))).collect();
-        let path = format!("/user/{}/account_data/m.ignored_user_list", self.id);
-        self.put(&path, json!({ "ignored_users": list })).await.ok();
-    }
-
     /// What a sync after this token shows through this filter.
     async fn sync_through(&self, since: &str, filter: &Value) -> Value {
         let since = if since.is_empty() { String::new() } else { format!("&since={since}") };

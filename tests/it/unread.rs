@@ -44,12 +44,6 @@ impl Person {
         self.asks(room, &format!("receipt/{kind}/{}", escaped(event)), body).await.ok();
     }
 
-    async fn doesnt_want_to_hear(&self, whom: &[&Self]) {
-        let list: serde_json::Map<_, _> = whom.iter().map(|person| (person.id.clone(), json!({}))).collect();
-        let path = format!("/user/{}/account_data/m.ignored_user_list", self.id);
-        self.put(&path, json!({ "ignored_users": list })).await.ok();
-    }
-
     /// What a device that comes anew is told: the room, and apart from it the main timeline and the threads.
     pub async fn unread_anew(&self, room: &str) -> (Counts, Counts, Vec<(String, Counts)>) {
         let all = unread(&self.sync("timeout=0").await, room);
@@ -253,7 +247,7 @@ each_backend! {
         alice.says(&room, "one").await;
         let loud = carol.writes(&room, "two", json!({ "m.mentions": { "user_ids": [bob.id] } })).await;
         assert_eq!(bob.unread_next(&room).await, (2, 1));
-        bob.doesnt_want_to_hear(&[&carol]).await;
+        bob.ignores(&[&carol]).await;
         bob.syncs().await;
         alice.says(&room, "three").await;
         assert_eq!(bob.unread_next(&room).await, (2, 0));
@@ -263,7 +257,7 @@ each_backend! {
         carol.redacts(&room, &loud).await.ok();
         alice.says(&room, "six").await;
         assert_eq!(bob.unread_next(&room).await, (4, 0), "what was not counted is not taken off");
-        bob.doesnt_want_to_hear(&[]).await;
+        bob.ignores(&[]).await;
         alice.says(&room, "seven").await;
         assert_eq!(bob.unread_next(&room).await, (6, 0));
         server.stop().await;

@@ -86,7 +86,7 @@ each_backend! {
         let two = bob.relates(&room, "m.reference", &message, "two").await;
         let told = alice.bundle(&room, &message).await;
         assert_eq!(told, json!({ "m.reference": { "chunk": [{ "event_id": one }, { "event_id": two }] } }));
-        alice.doesnt_listen_to(&[&bob]).await;
+        alice.ignores(&[&bob]).await;
         let told = alice.bundle(&room, &message).await;
         assert_eq!(told, json!({ "m.reference": { "chunk": [{ "event_id": one }] } }));
         alice.redacts(&room, &one).await.ok();
@@ -125,13 +125,13 @@ each_backend! {
         // Those whom a reader ignores are left out.
         let three = carol.answers_in_thread(&room, &root, "three").await;
         assert_eq!(alice.bundle(&room, &root).await["m.thread"]["latest_event"]["event_id"], three);
-        alice.doesnt_listen_to(&[&carol]).await;
+        alice.ignores(&[&carol]).await;
         let thread = alice.bundle(&room, &root).await["m.thread"].clone();
         assert_eq!((&thread["count"], &thread["latest_event"]["event_id"]), (&json!(2), &json!(two)));
         assert!(thread["latest_event"]["unsigned"]["m.relations"].get("m.reference").is_none());
-        alice.doesnt_listen_to(&[&bob, &carol]).await;
+        alice.ignores(&[&bob, &carol]).await;
         assert_eq!(alice.bundle(&room, &root).await, Value::Null);
-        alice.doesnt_listen_to(&[]).await;
+        alice.ignores(&[]).await;
 
         // What is taken back is no part of it; a root that is taken back still is one.
         carol.redacts(&room, &three).await.ok();

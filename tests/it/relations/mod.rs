@@ -60,12 +60,6 @@ impl Person {
     async fn bundle(&self, room: &str, event: &str) -> Value {
         self.event(room, event).await.ok()["unsigned"]["m.relations"].clone()
     }
-
-    async fn doesnt_listen_to(&self, whom: &[&Self]) {
-        let list: serde_json::Map<_, _> = whom.iter().map(|person| (person.id.clone(), json!({}))).collect();
-        let path = format!("/user/{}/account_data/m.ignored_user_list", self.id);
-        self.put(&path, json!({ "ignored_users": list })).await.ok();
-    }
 }
 
 fn edit(target: &str, body: &str) -> Value {

@@ -51,9 +51,9 @@ each_backend! {
         // What is taken back, or said by those whom one ignores, is not there.
         alice.redacts(&room, &mine).await.ok();
         assert_eq!(related("").await, [&*liked, &edited, &dummy, &answer]);
-        bob.doesnt_listen_to(&[&alice]).await;
+        bob.ignores(&[&alice]).await;
         assert_eq!(related("").await, [&*liked]);
-        bob.doesnt_listen_to(&[]).await;
+        bob.ignores(&[]).await;
         alice.redacts(&room, &root).await.ok();
         assert_eq!(related("").await, [&*liked, &dummy, &answer], "with the message its edits are taken back");
 

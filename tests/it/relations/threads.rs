@@ -104,7 +104,7 @@ each_backend! {
         let answer = alice.answers_in_thread(&room, &root, "answer").await;
         carol.edits(&room, &root, "edited").await;
         carol.answers_in_thread(&room, &root, "her own").await;
-        bob.doesnt_listen_to(&[&carol]).await;
+        bob.ignores(&[&carol]).await;
         let page = bob.threads(&room, "").await.ok();
         let shown = &page["chunk"][0];
         assert_eq!((&shown["event_id"], &shown["content"]), (&json!(root), &json!({})));

@@ -18,6 +18,10 @@ fn bodies(page: &Value) -> Vec<String> {
     events.iter().map(|event| event["content"]["body"].as_str().unwrap().to_owned()).collect()
 }
 
+fn next_batch(page: &Value) -> String {
+    page["extensions"]["to_device"]["next_batch"].as_str().unwrap().to_owned()
+}
+
 each_backend! {
     async fn a_lost_answer_is_told_again(given: Given) {
         let server = open_server(given).await;
@@ -124,7 +128,7 @@ each_backend! {
         let (alice, bob) = (Person::registers(&program.http, "alice").await, Person::registers(&program.http, "bob").await);
         let slider = Slider::of(&bob);
         let page = slider.asks(&to_device(None)).await;
-        let since = page["extensions"]["to_device"]["next_batch"].as_str().unwrap().to_owned();
+        let since = next_batch(&page);
         alice.put("/sendToDevice/m.x/1", messages(&bob, "one")).await.ok();
         // Of this answer it keeps the position, and not yet what it said.
         assert_eq!(bodies(&slider.asks(&to_device(Some(&since))).await), ["one"]);
@@ -140,7 +144,7 @@ each_backend! {
         alice.put("/sendToDevice/m.x/2", messages(&bob, "two")).await.ok();
         let page = slider.asks(&to_device(Some(&since))).await;
         assert_eq!(bodies(&page), ["one", "two"]);
-        let since = page["extensions"]["to_device"]["next_batch"].as_str().unwrap().to_owned();
+        let since = next_batch(&page);
         slider.is_told_nothing(&to_device(Some(&since))).await;
         server.stop().await;
     }
@@ -150,7 +154,7 @@ each_backend! {
         let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
         let slider = Slider::of(&bob);
         let page = slider.asks(&to_device(None)).await;
-        let since = page["extensions"]["to_device"]["next_batch"].as_str().unwrap().to_owned();
+        let since = next_batch(&page);
         alice.put("/sendToDevice/m.x/1", messages(&bob, "one")).await.ok();
         let told = slider.asks(&to_device(Some(&since))).await;
         assert_eq!(bodies(&told), ["one"]);
@@ -162,7 +166,7 @@ each_backend! {
         let told = slider.asks(&to_device(Some(&since))).await;
         assert_eq!(bodies(&told), ["one", "two"]);
         // Who says that they have them is not told again, on whatever connection.
-        let since = told["extensions"]["to_device"]["next_batch"].as_str().unwrap().to_owned();
+        let since = next_batch(&told);
         assert_eq!(bodies(&slider.asks(&to_device(Some(&since))).await), [""; 0]);
         assert_eq!(bodies(&Slider::of(&bob).asks(&to_device(None)).await), [""; 0]);
         // Another device's word is none.
@@ -173,7 +177,7 @@ each_backend! {
         assert_eq!(bodies(&theirs.asks(&to_device(None)).await), ["three"]);
         // Whoever waits is woken.
         let page = slider.asks(&to_device(Some(&since))).await;
-        let since = page["extensions"]["to_device"]["next_batch"].as_str().unwrap().to_owned();
+        let since = next_batch(&page);
         let poll = slider.waits(&to_device(Some(&since))).await;
         alice.put("/sendToDevice/m.x/4", messages(&bob, "four")).await.ok();
         assert_eq!(bodies(&poll.ends().await), ["four"]);

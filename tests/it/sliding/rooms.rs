@@ -60,8 +60,7 @@ each_backend! {
         let page = Slider::of(&bob).asks(&wish).await;
         assert_eq!((rooms_in(&page), &page["lists"]["all"]["count"]), (vec![room.as_str()], &json!(1)));
         // Of whom he ignores he hears nothing.
-        bob.put(&format!("/user/{}/account_data/m.ignored_user_list", bob.id),
-            json!({ "ignored_users": { &alice.id: {} } })).await.ok();
+        bob.ignores(&[&alice]).await;
         alice.creates(json!({ "invite": [bob.id] })).await;
         let page = slider.asks(&wish).await;
         assert_eq!((rooms_in(&page), &page["lists"]["all"]["count"]), (vec![], &json!(1)));
@@ -152,8 +151,7 @@ each_backend! {
         slider.asks(&wish).await;
         alice.says(&room, "warm").await;
         slider.asks(&wish).await;
-        bob.put(&format!("/user/{}/account_data/m.ignored_user_list", bob.id),
-            json!({ "ignored_users": { &alice.id: {} } })).await.ok();
+        bob.ignores(&[&alice]).await;
         slider.asks(&wish).await;
         alice.says(&room, "unheard").await;
         slider.is_told_nothing(&wish).await;
@@ -172,12 +170,11 @@ each_backend! {
         alice.says(&room, "one").await;
         let unread = async || slider.asks(&wish).await["rooms"][&room]["notification_count"].clone();
         assert_eq!(unread().await, 1);
-        let path = format!("/user/{}/account_data/m.ignored_user_list", bob.id);
-        bob.put(&path, json!({ "ignored_users": { &alice.id: {} } })).await.ok();
+        bob.ignores(&[&alice]).await;
         assert_eq!(unread().await, 0);
         alice.says(&room, "unheard").await;
         slider.is_told_nothing(&wish).await;
-        bob.put(&path, json!({ "ignored_users": {} })).await.ok();
+        bob.ignores(&[]).await;
         assert_eq!(unread().await, 2);
         slider.is_told_nothing(&wish).await;
     }

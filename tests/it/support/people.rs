@@ -160,6 +160,13 @@ impl Person {
         self.put(&format!("/rooms/{}/send/m.room.message/{txn}", escaped(room)), content).await
     }
 
+    /// Ignores these, and nobody else from now on.
+    pub async fn ignores(&self, others: &[&Self]) {
+        let list: serde_json::Map<_, _> = others.iter().map(|other| (other.id.clone(), json!({}))).collect();
+        let path = format!("/user/{}/account_data/m.ignored_user_list", self.id);
+        self.put(&path, json!({ "ignored_users": list })).await.ok();
+    }
+
     /// A message; its id.
     pub async fn says(&self, room: &str, body: &str) -> String {
         event_id(&self.sends(room, &self.next_txn(), body).await)
