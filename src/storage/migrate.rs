@@ -60,6 +60,7 @@ const MIGRATIONS: &[Migration] = &[
     both!("0018_sliding"),
     both!("0019_thread_subscriptions"),
     both!("0020_key_counts"),
+    both!("0021_relations_by_place"),
 ];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

@@ -2,7 +2,10 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#relationships-api>
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    mem,
+};
 
 use hearth_core::{filter::Ignored, relation::REPLACE};
 
@@ -13,7 +16,7 @@ use crate::{
     error::corrupt,
     rooms::StoredEvent,
     timeline::{Boundary, Direction, VisibilityLog, events_by_id, events_by_sn, redactions_of, visibility_logs},
-    tx::{Query, Reads, args, statements},
+    tx::{Query, Reads, Row, args, statements},
 };
 
 /// Those that relate to what the condition names, from a place on.
@@ -28,18 +31,22 @@ macro_rules! relating_to {
 
 statements! {
     // To one event: in the order of the key, so no more is read than is asked for.
-    BACK = relating_to!("target = $2 AND (topo, topo_minor) < ($3, $4) ORDER BY topo DESC, topo_minor DESC LIMIT $5");
-    FORWARD = relating_to!("target = $2 AND (topo, topo_minor) >= ($3, $4) ORDER BY topo, topo_minor LIMIT $5");
-    ALL_BACK =
-        relating_to!("target = ANY($2) AND (topo, topo_minor) < ($3, $4) ORDER BY topo DESC, topo_minor DESC LIMIT $5");
-    ALL_FORWARD = relating_to!("target = ANY($2) AND (topo, topo_minor) >= ($3, $4) ORDER BY topo, topo_minor LIMIT $5");
+    BACK = relating_to!("target = $4 AND (topo, topo_minor) < ($2, $3) ORDER BY topo DESC, topo_minor DESC LIMIT $5");
+    FORWARD = relating_to!("target = $4 AND (topo, topo_minor) >= ($2, $3) ORDER BY topo, topo_minor LIMIT $5");
+    // To whatever there is.
+    ALL_BACK = relating_to!("(topo, topo_minor) < ($2, $3) ORDER BY topo DESC, topo_minor DESC LIMIT $4");
+    ALL_FORWARD = relating_to!("(topo, topo_minor) >= ($2, $3) ORDER BY topo, topo_minor LIMIT $4");
+    // To any of these, wherever.
+    BENEATH = relating_to!("target = ANY($2) LIMIT $3");
+    TARGETS = "SELECT e.event_id, r.target FROM events e JOIN relations r ON r.sn = e.sn
+        WHERE e.event_id = ANY($1) AND r.room_sn = $2";
 }
 
 /// How far what relates to what relates is followed.
 pub const RECURSION_DEPTH: u32 = 3;
 
-/// How many are followed at each step, those nearest to where the page begins.
-const MOST_FOLLOWED: usize = 2_000;
+/// Of how many, with what relates to them, a page may be made by following each: of more it takes a walk through the room.
+const MOST_FOLLOWED: usize = 1_000;
 
 /// How many one request may look at to find those that are seen and wanted.
 const MOST_LOOKED_AT: usize = 5_000;
@@ -79,6 +86,7 @@ pub struct RelatedPage {
 struct Found {
     sn: i64,
     event_id: String,
+    target: String,
     key: Boundary,
     is_wanted: bool,
 }
@@ -114,98 +122,111 @@ impl Related {
         log: &VisibilityLog,
         ignored: &Ignored,
     ) -> Result<(Vec<StoredEvent>, Option<Boundary>)> {
+        let tree = if self.recurse { self.tree(tx, parent).await? } else { None };
+        let mut tree = tree.map(|tree| self.in_order(tree));
         let (mut events, mut at, mut looked_at) = (Vec::new(), self.from, 0);
         loop {
-            let (found, is_last) = match self.recurse {
-                true => self.all_beneath(tx, parent, at).await?,
-                false => self.next(tx, parent, at).await?,
+            let (found, end) = match tree.take() {
+                Some(tree) => (tree, None),
+                None if self.recurse => self.next_of_all(tx, parent, at).await?,
+                None => self.next(tx, parent, at).await?,
             };
-            for chunk in found.chunks(self.limit + 1) {
-                let sns = chunk.iter().filter(|f| f.is_wanted).map(|f| f.sn).collect();
-                let read = events_by_sn(tx, sns).await?.into_iter().map(|e| (e.sn, e));
-                let mut read: HashMap<i64, StoredEvent> = read.collect();
+            looked_at += found.len();
+            let wanted: Vec<Found> = found.into_iter().filter(|f| f.is_wanted).collect();
+            for chunk in wanted.chunks(self.limit + 1) {
+                let read = events_by_sn(tx, chunk.iter().map(|f| f.sn).collect()).await?;
+                let mut read: HashMap<i64, StoredEvent> = read.into_iter().map(|e| (e.sn, e)).collect();
                 for f in chunk {
                     let event = read.remove(&f.sn).filter(|e| log.sees(e, &self.user_id));
                     let is_hidden = event.as_ref().map(|e| ignored.hides(&e.json)).transpose().map_err(corrupt)?;
                     let event = event.filter(|_| is_hidden == Some(false));
-                    looked_at += 1;
-                    if looked_at > MOST_LOOKED_AT || event.is_some() && events.len() == self.limit {
+                    if event.is_some() && events.len() == self.limit {
                         return Ok((events, Some(at)));
                     }
                     at = self.behind(f.key);
                     events.extend(event);
                 }
             }
-            if is_last {
-                return Ok((events, None));
+            match end {
+                None => return Ok((events, None)),
+                Some(end) if looked_at >= MOST_LOOKED_AT => return Ok((events, Some(end))),
+                Some(end) => at = end,
             }
         }
     }
 
-    /// The next of those that relate to the event itself, and whether they are the last.
-    async fn next<R: Reads>(&self, tx: &mut R, parent: &StoredEvent, at: Boundary) -> Result<(Vec<Found>, bool)> {
-        let most = (self.limit * 2).clamp(20, 1_000);
-        let target = std::slice::from_ref(&self.event_id);
-        let mut found = self.beneath(tx, parent, target, (at, self.direction), most).await?;
-        let is_last = found.len() < most || found.last().is_some_and(|last| self.is_beyond(last.key));
-        found.retain(|f| !self.is_beyond(f.key));
-        Ok((found, is_last))
-    }
-
-    /// What belongs to the event by however many others, in order; and whether that is all.
-    async fn all_beneath<R: Reads>(
+    /// The next of those that relate to the event itself, and where to go on behind them.
+    async fn next<R: Reads>(
         &self,
         tx: &mut R,
         parent: &StoredEvent,
         at: Boundary,
-    ) -> Result<(Vec<Found>, bool)> {
-        let (mut all, mut horizon) = (Vec::new(), None);
-        let mut targets = vec![self.event_id.clone()];
+    ) -> Result<(Vec<Found>, Option<Boundary>)> {
+        let most = (self.limit * 2).clamp(20, 1_000);
+        let stmt = self.either(BACK, FORWARD);
+        let args = args![self.room_sn, at.0, at.1, &self.event_id, i64::try_from(most).unwrap_or(i64::MAX)];
+        let found = self.found(tx.query(stmt, args).await?, parent)?;
+        Ok(self.until_here(found, most))
+    }
+
+    /// All that belongs to the event by however many others, in no order; `None` if that is more than is followed.
+    async fn tree<R: Reads>(&self, tx: &mut R, parent: &StoredEvent) -> Result<Option<Vec<Found>>> {
+        let (mut all, mut targets) = (Vec::new(), vec![self.event_id.clone()]);
         for _ in 0..=RECURSION_DEPTH {
             if targets.is_empty() {
                 break;
             }
-            let found = self.beneath(tx, parent, &targets, (at, self.direction), MOST_FOLLOWED).await?;
-            if found.len() == MOST_FOLLOWED
-                && let Some(last) = found.last()
-                && horizon.is_none_or(|horizon| self.comes_before(last.key, horizon))
-            {
-                horizon = Some(last.key);
-            }
-            let mut next: Vec<String> = found.iter().map(|f| f.event_id.clone()).collect();
-            if self.direction == Direction::Forward {
-                // What comes later may belong to what was before.
-                let before = self.beneath(tx, parent, &targets, (at, Direction::Back), MOST_FOLLOWED).await?;
-                next.extend(before.into_iter().map(|f| f.event_id));
-            }
-            targets = next;
+            let most = i64::try_from(MOST_FOLLOWED - all.len() + 1).unwrap_or(i64::MAX);
+            let found = self.found(tx.query(BENEATH, args![self.room_sn, targets, most]).await?, parent)?;
+            targets = found.iter().map(|f| f.event_id.clone()).collect();
             all.extend(found);
+            if all.len() > MOST_FOLLOWED {
+                return Ok(None);
+            }
         }
-        all.retain(|f| !self.is_beyond(f.key) && horizon.is_none_or(|horizon| !self.comes_before(horizon, f.key)));
-        all.sort_unstable_by(|a, b| match self.direction {
-            Direction::Back => b.key.cmp(&a.key),
-            Direction::Forward => a.key.cmp(&b.key),
-        });
-        Ok((all, horizon.is_none_or(|horizon| self.is_beyond(horizon))))
+        Ok(Some(all))
     }
 
-    async fn beneath<R: Reads>(
+    /// The next of all that relates to anything in the room: those are wanted that belong to the event by however many
+    /// others. And where to go on behind them.
+    async fn next_of_all<R: Reads>(
         &self,
         tx: &mut R,
         parent: &StoredEvent,
-        targets: &[String],
-        (from, direction): (Boundary, Direction),
-        most: usize,
-    ) -> Result<Vec<Found>> {
-        let (one, all) = match direction {
-            Direction::Back => (BACK, ALL_BACK),
-            Direction::Forward => (FORWARD, ALL_FORWARD),
-        };
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let rows = match targets {
-            [target] => tx.query(one, args![self.room_sn, target, from.0, from.1, most]).await?,
-            targets => tx.query(all, args![self.room_sn, targets.to_vec(), from.0, from.1, most]).await?,
-        };
+        at: Boundary,
+    ) -> Result<(Vec<Found>, Option<Boundary>)> {
+        let most = (self.limit * 2).clamp(200, 1_000);
+        let stmt = self.either(ALL_BACK, ALL_FORWARD);
+        let args = args![self.room_sn, at.0, at.1, i64::try_from(most).unwrap_or(i64::MAX)];
+        let mut found = self.found(tx.query(stmt, args).await?, parent)?;
+        // Upwards from each, a step for all at once.
+        let mut above: Vec<Option<String>> =
+            found.iter_mut().map(|f| f.is_wanted.then(|| mem::take(&mut f.target))).collect();
+        for step in 0..=RECURSION_DEPTH {
+            let open = above.iter().flatten().filter(|target| **target != self.event_id);
+            let open: Vec<String> = open.cloned().collect::<BTreeSet<_>>().into_iter().collect();
+            if open.is_empty() {
+                break;
+            }
+            let mut targets: HashMap<String, String> = HashMap::new();
+            if step < RECURSION_DEPTH {
+                for mut row in tx.query(TARGETS, args![open, self.room_sn]).await? {
+                    targets.insert(row.get(0)?, row.get(1)?);
+                }
+            }
+            for above in &mut above {
+                if above.as_ref().is_some_and(|target| *target != self.event_id) {
+                    *above = above.take().and_then(|target| targets.get(&target).cloned());
+                }
+            }
+        }
+        for (f, above) in found.iter_mut().zip(above) {
+            f.is_wanted = above.is_some();
+        }
+        Ok(self.until_here(found, most))
+    }
+
+    fn found(&self, rows: Vec<Row>, parent: &StoredEvent) -> Result<Vec<Found>> {
         let mut found = Vec::with_capacity(rows.len());
         for mut row in rows {
             let (sn, event_id): (i64, String) = (row.get(0)?, row.get(1)?);
@@ -216,31 +237,43 @@ impl Related {
             let is_wanted = !is_gone
                 && self.rel_type.as_ref().is_none_or(|wanted| *wanted == rel_type)
                 && self.event_type.as_ref().is_none_or(|wanted| *wanted == kind);
-            found.push(Found { sn, event_id, key, is_wanted });
+            found.push(Found { sn, event_id, target, key, is_wanted });
         }
         Ok(found)
     }
 
-    /// In the order asked for.
-    fn comes_before(&self, a: Boundary, b: Boundary) -> bool {
+    /// Of these in order, of which `most` were asked for, those that are not beyond the end; and where to go on if there
+    /// may be more.
+    fn until_here(&self, mut found: Vec<Found>, most: usize) -> (Vec<Found>, Option<Boundary>) {
+        let is_last = found.len() < most;
+        let last = found.last().filter(|last| !is_last && !self.is_beyond(last.key)).map(|last| self.behind(last.key));
+        found.retain(|f| !self.is_beyond(f.key));
+        (found, last)
+    }
+
+    /// Those of the page and of the pages behind it, in the order asked for.
+    fn in_order(&self, mut found: Vec<Found>) -> Vec<Found> {
+        found.retain(|f| !self.is_beyond(f.key) && self.either(f.key < self.from, f.key >= self.from));
+        found.sort_unstable_by_key(|f| f.key);
+        if self.direction == Direction::Back {
+            found.reverse();
+        }
+        found
+    }
+
+    fn either<T>(&self, back: T, forward: T) -> T {
         match self.direction {
-            Direction::Back => a > b,
-            Direction::Forward => a < b,
+            Direction::Back => back,
+            Direction::Forward => forward,
         }
     }
 
     fn is_beyond(&self, key: Boundary) -> bool {
-        self.to.is_some_and(|to| match self.direction {
-            Direction::Back => key < to,
-            Direction::Forward => key >= to,
-        })
+        self.to.is_some_and(|to| self.either(key < to, key >= to))
     }
 
     /// Where to go on after an event.
     fn behind(&self, key: Boundary) -> Boundary {
-        match self.direction {
-            Direction::Back => key,
-            Direction::Forward => (key.0, key.1.saturating_add(1)),
-        }
+        self.either(key, (key.0, key.1.saturating_add(1)))
     }
 }
