@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use hearth_core::{Error, Result, clock::Clock, push::Rules};
+use hearth_core::{Error, Result, clock::Clock};
 use hearth_storage::{
     RoomRow, Storage,
     pushers::{PastOf, Tellable},
@@ -60,7 +60,7 @@ impl Notifications {
             None => i64::MAX,
         };
         let limit = wish.limit.map_or(PAGE, |limit| usize::try_from(limit).unwrap_or(MOST).clamp(1, MOST));
-        let rules = Rules::of(reader.user, &self.push_rules.rules(reader.user).await?);
+        let rules = self.push_rules.compiled(reader.user).await?;
         let owner = Owner { user: reader.user, rules: &rules };
         let oldest = self.clock.now_ms() - KEPT_MS;
         let mut notifications = Vec::new();

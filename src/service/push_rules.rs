@@ -57,6 +57,12 @@ impl PushRules {
         parsed(user, stored.as_deref())
     }
 
+    /// All rules of the user, ready to be asked.
+    pub(super) async fn compiled(&self, user: &UserId) -> Result<Arc<Rules>> {
+        let stored = self.storage.account_data(user.as_str(), &Scope::Global, KIND).await?;
+        self.push.rules(user, stored.as_deref())
+    }
+
     /// The rules as the global account data event that a sync shows.
     pub async fn push_rules_event(&self, user: &UserId) -> Result<Raw<AnyGlobalAccountDataEvent>> {
         event(&self.rules(user).await?)
@@ -120,12 +126,13 @@ impl PushRules {
             let stored = self.storage.account_data(user.as_str(), &Scope::Global, KIND).await?;
             let mut rules = parsed(user, stored.as_deref())?;
             edit(&mut rules)?;
-            let classes = Rules::of(user, &rules).classes();
+            let content = json!(PushRulesEventContent::new(rules)).to_string();
+            let classes = self.push.rules(user, Some(&content))?.classes();
             let change = AccountDataChange {
                 user_id: user.to_string(),
                 scope: Scope::Global,
                 kind: KIND.to_owned(),
-                content: Some(json!(PushRulesEventContent::new(rules)).to_string()),
+                content: Some(content),
                 expects: Some(stored),
                 quota: None,
             };

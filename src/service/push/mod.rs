@@ -1,6 +1,7 @@
 //! Whom an event notifies.
 
 mod changes;
+mod compiled;
 mod touched;
 
 use std::{
@@ -10,13 +11,14 @@ use std::{
 
 use hearth_core::{
     Result,
-    push::{CalledBy, Concern, Counts, DEFAULT_CLASS, Names, Subject},
+    push::{CalledBy, Concern, Counts, DEFAULT_CLASS, Names, Rules, Subject},
 };
 use hearth_storage::{Notice, Storage};
 use ruma::{OwnedServerName, OwnedUserId, UserId};
 
 pub use self::touched::Touched;
 use changes::Changes;
+use compiled::Compiled;
 
 /// So many users whom an event mentions, the first that it names, have counts of their own for it; and as many whose name
 /// is in its text. Each is written. To all others it is a message like any: who means more people means the room.
@@ -31,11 +33,12 @@ pub struct Push {
     server: OwnedServerName,
     storage: Arc<dyn Storage>,
     changes: Changes,
+    compiled: Compiled,
 }
 
 impl Push {
     pub fn new(server: OwnedServerName, storage: Arc<dyn Storage>) -> Arc<Self> {
-        Arc::new(Self { server, storage, changes: Changes::default() })
+        Arc::new(Self { server, storage, changes: Changes::default(), compiled: Compiled::default() })
     }
 
     /// Somebody may have changed their rules: looks who did.
@@ -51,6 +54,11 @@ impl Push {
     /// Who changed theirs since; `None` if it takes the database to tell.
     pub(super) fn changed_after(&self, pos: i64) -> Option<Vec<OwnedUserId>> {
         self.changes.after(pos)
+    }
+
+    /// The user's rules, ready to be asked, by what is stored of them.
+    pub(super) fn rules(&self, user: &UserId, stored: Option<&str>) -> Result<Arc<Rules>> {
+        self.compiled.get(user, stored.unwrap_or_default())
     }
 
     /// What an event counts in a room with these members who changed their rules, whose members have these names.

@@ -12,7 +12,7 @@ use hearth_core::{
 use hearth_storage::ChangedRules;
 use ruma::{OwnedUserId, RoomId, UserId};
 
-use crate::service::push_rules::parsed;
+use super::Push;
 
 /// Those of our users, with what is left of their rules in the room.
 #[derive(Clone, Debug, Default)]
@@ -36,12 +36,18 @@ pub(super) struct Member {
 
 impl Touched {
     /// The same with these rules changed, and without those members who are not there any more.
-    pub fn with(&self, room: &RoomId, gone: &BTreeSet<OwnedUserId>, changed: Vec<ChangedRules>) -> Result<Self> {
+    pub fn with(
+        &self,
+        room: &RoomId,
+        gone: &BTreeSet<OwnedUserId>,
+        changed: Vec<ChangedRules>,
+        push: &Push,
+    ) -> Result<Self> {
         let mut members = self.members.clone();
         members.retain(|user, _| !gone.contains(user));
         for changed in changed {
             let Ok(user) = OwnedUserId::try_from(changed.user_id) else { continue };
-            let rules = Rules::of(&user, &parsed(&user, Some(&changed.content))?).within(Some(room));
+            let rules = push.rules(&user, Some(&changed.content))?.within(Some(room));
             members.insert(user, Member { class: changed.class, rules: Arc::new(rules) });
         }
         let mut all = Self { bytes: size_of::<Self>(), ..Self::default() };

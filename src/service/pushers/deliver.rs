@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use hearth_core::{Error, Result, clock::Clock, push::Rules};
+use hearth_core::{Error, Result, clock::Clock};
 use hearth_storage::{
     Storage,
     pushers::{Held, NewsOf, Step},
@@ -56,7 +56,7 @@ impl Deliveries {
     pub async fn deliver(&self, held: &mut Held, owner: &str) -> Result<()> {
         let user: OwnedUserId = held.user_id.as_str().try_into().map_err(Error::internal)?;
         let body = Body::parse(&held.body)?;
-        let rules = Rules::of(&user, &self.push_rules.rules(&user).await?);
+        let rules = self.push_rules.compiled(&user).await?;
         let them = Owner { user: &user, rules: &rules };
         loop {
             let news = self.storage.news_of(&held.user_id, held.done_pos).await?;

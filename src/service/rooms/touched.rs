@@ -80,7 +80,7 @@ impl Rooms {
             let is = |users: &BTreeSet<OwnedUserId>, user: &str| users.iter().any(|u| u == user);
             found.retain(|of| is(&joined, &of.user_id) || of.joined && !is(&gone, &of.user_id));
             gone.extend(ask);
-            members = members.with(&head.id, &gone, found)?;
+            members = members.with(&head.id, &gone, found, &self.push)?;
         }
         let now = Arc::new(RoomTouched { root: head.root, as_of: known.as_of.max(top), members });
         self.touched.insert(head.sn, Arc::clone(&now));
@@ -117,7 +117,7 @@ impl Rooms {
             let page = self.storage.push_rules_in(head.sn, &after, i64::try_from(PAGE).unwrap_or(i64::MAX)).await?;
             let last = page.members.last().map(|last| last.user_id.clone());
             let is_last = page.members.len() < PAGE;
-            members = members.with(&head.id, &BTreeSet::new(), page.members)?;
+            members = members.with(&head.id, &BTreeSet::new(), page.members, &self.push)?;
             // What changes between two pages is carried on from the first.
             let (root, as_of) = *first.get_or_insert((node_hash(&page.root)?, page.as_of.max(top)));
             match last {
