@@ -17,6 +17,9 @@ statements! {
         SELECT q.user_id FROM receipts q WHERE q.type = 'm.read.private' AND q.pos > $1
             AND EXISTS (SELECT 1 FROM pushers p WHERE p.user_id = q.user_id)
         LIMIT $2";
+    IGNORE = "SELECT a.user_id FROM account_data a
+        WHERE a.pos > $1 AND a.type = 'm.ignored_user_list' AND a.room_sn = 0
+            AND EXISTS (SELECT 1 FROM pushers p WHERE p.user_id = a.user_id) LIMIT $2";
     MOVED = "SELECT c.user_id, c.room_sn FROM membership_changes c WHERE c.pos > $1
         AND EXISTS (SELECT 1 FROM pushers p WHERE p.user_id = c.user_id) LIMIT $2";
     NEW = "SELECT p.user_id, m.room_sn FROM pushers p
@@ -35,7 +38,7 @@ pub struct PushNews {
     pub marked: i64,
     /// Rooms with something new in their timeline.
     pub rooms: Vec<i64>,
-    /// Users with a pusher who have read something, or came to a room or left it.
+    /// Users with a pusher who have read something, came to a room or left it, or changed whom they ignore.
     pub users: Vec<String>,
     /// Users with a pusher that was set, and the rooms that they are in, or invited to; and those whose rooms changed,
     /// with the rooms that did.
@@ -78,10 +81,12 @@ impl Query for ReadPushNews {
         let rooms = tx.query(ROOMS, args![since, self.limit]).await?;
         news.too_many |= full(rooms.len());
         news.rooms = rooms.into_iter().map(|mut row| row.get(0)).collect::<Result<_>>()?;
-        let readers = tx.query(READ, args![since, self.limit]).await?;
-        news.too_many |= full(readers.len());
-        for mut row in readers {
-            news.users.push(row.get(0)?);
+        for stmt in [READ, IGNORE] {
+            let users = tx.query(stmt, args![since, self.limit]).await?;
+            news.too_many |= full(users.len());
+            for mut row in users {
+                news.users.push(row.get(0)?);
+            }
         }
         Ok(news)
     }

@@ -169,6 +169,20 @@ each_backend! {
         server.stop().await;
     }
 
+    async fn the_badge_falls_with_whoever_is_ignored(given: Given) {
+        let server = pushing_server(given).await;
+        let (alice, mallory) = (Person::registers(&server, "alice").await, Person::registers(&server, "mallory").await);
+        let room = alice.opens_a_room().await;
+        mallory.joins(&room).await;
+        let gateway = Gateway::start().await;
+        alice.sets_pusher(&gateway, "key").await;
+        let noise = mallory.says(&room, "noise").await;
+        assert_eq!(gateway.is_told_of(&noise).await["counts"]["unread"], 1);
+        alice.ignores(&[&mallory]).await;
+        gateway.is_told_the_badge(0).await;
+        server.stop().await;
+    }
+
     async fn what_was_read_or_redacted_meanwhile_is_not_pushed(given: Given) {
         let server = pushing_server(given).await;
         let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
