@@ -34,8 +34,9 @@ const BOUNDS: Bounds = Bounds {
     messages: 2_000,
     // What is for all devices of somebody becomes as many messages.
     bytes: 16 << 20,
-    // The keys of months.
+    // The keys of months, of a kilobyte or two each.
     waiting: 10_000,
+    waiting_bytes: 64 << 20,
 };
 
 /// Sends messages to devices.

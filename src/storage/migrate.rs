@@ -61,6 +61,7 @@ const MIGRATIONS: &[Migration] = &[
     both!("0019_thread_subscriptions"),
     both!("0020_key_counts"),
     both!("0021_relations_by_place"),
+    both!("0022_to_device_bytes"),
 ];
 
 pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

@@ -21,14 +21,18 @@ statements! {
     TAKEN = "SELECT 1 FROM transactions WHERE user_id = $1 AND device_id = $2 AND txn_id = $3 AND scope = $4";
     TAKE = "INSERT INTO transactions (user_id, device_id, txn_id, scope, result, created_ms)
         VALUES ($1, $2, $3, $4, $5, $6)";
-    // With the numbers of the first and the last message that wait there.
+    // With what is known of the first and the last message that wait there.
     QUEUES = "SELECT d.user_id, d.device_id,
         (SELECT q.n FROM to_device q WHERE q.user_id = d.user_id AND q.device_id = d.device_id ORDER BY q.pos LIMIT 1),
+        (SELECT q.total FROM to_device q WHERE q.user_id = d.user_id AND q.device_id = d.device_id
+            ORDER BY q.pos LIMIT 1),
         (SELECT q.n FROM to_device q WHERE q.user_id = d.user_id AND q.device_id = d.device_id
+            ORDER BY q.pos DESC LIMIT 1),
+        (SELECT q.total FROM to_device q WHERE q.user_id = d.user_id AND q.device_id = d.device_id
             ORDER BY q.pos DESC LIMIT 1)
         FROM devices d WHERE d.user_id = ANY($1) AND (d.device_id = ANY($2) OR d.user_id = ANY($3))
         ORDER BY d.user_id, d.device_id";
-    TRIM = "DELETE FROM to_device WHERE user_id = $1 AND device_id = $2 AND n <= $3";
+    TRIM = "DELETE FROM to_device WHERE user_id = $1 AND device_id = $2 AND (n <= $3 OR total <= $4)";
     WAITING = "SELECT pos, sender, type, content FROM to_device WHERE user_id = $1 AND device_id = $2 AND pos > $3
         ORDER BY pos LIMIT $4";
     // Who has a token of a time that this database does not know was told by another, before a backup was put back.
@@ -38,7 +42,8 @@ statements! {
         (SELECT pos FROM to_device WHERE user_id = $1 AND device_id = $2 ORDER BY pos LIMIT $3)";
     FORGET = "DELETE FROM to_device WHERE user_id = $1 AND device_id = $2";
     bulk PUT = "to_device" (
-        "user_id": Text, "device_id": Text, "pos": Int, "n": Int, "sender": Text, "type": Text, "content": Text
+        "user_id": Text, "device_id": Text, "pos": Int, "n": Int, "sender": Text, "type": Text, "content": Text,
+        "total": Int
     ) "";
 }
 
@@ -77,8 +82,10 @@ pub struct Bounds {
     pub messages: usize,
     /// and of how many bytes together.
     pub bytes: usize,
-    /// How many wait for one device.
+    /// How many wait for one device,
     pub waiting: u32,
+    /// and of how many bytes together, beside the oldest.
+    pub waiting_bytes: u32,
 }
 
 /// What became of it.
@@ -125,8 +132,16 @@ struct SendToDevice(Sending);
 struct Queue {
     user_id: String,
     device_id: String,
-    /// The numbers of the first and the last message in it.
-    ends: Option<(i64, i64)>,
+    /// The first and the last message in it.
+    ends: Option<(End, End)>,
+}
+
+/// Where a message stands in its queue.
+#[derive(Clone, Copy)]
+struct End {
+    n: i64,
+    /// The bytes of all up to it.
+    total: i64,
 }
 
 impl Op for SendToDevice {
@@ -160,10 +175,12 @@ impl Op for SendToDevice {
         let mut dropped = 0;
         let mut rows = Vec::with_capacity(found.len());
         for (queue, content) in &found {
-            dropped += make_room(tx, queue, bounds.waiting.into()).await?;
-            let n = queue.ends.map_or(1, |(_, last)| last + 1);
-            let mut row = args![&queue.user_id, &queue.device_id, pos, n].to_vec();
-            row.extend([sender.clone(), kind.clone(), Arc::clone(content).into()]);
+            let bytes = i64::try_from(content.len()).unwrap_or(i64::MAX);
+            dropped += make_room(tx, queue, bytes, *bounds).await?;
+            let last = queue.ends.map_or(End { n: 0, total: 0 }, |(_, last)| last);
+            let mut row = args![&queue.user_id, &queue.device_id, pos, last.n + 1].to_vec();
+            let total = last.total.saturating_add(bytes);
+            row.extend([sender.clone(), kind.clone(), Arc::clone(content).into(), total.into()]);
             rows.push(row);
         }
         tx.insert_rows(PUT, &rows).await?;
@@ -190,21 +207,31 @@ async fn queues<R: Reads>(tx: &mut R, messages: &[Addressed]) -> Result<Vec<Queu
     let list = |set: BTreeSet<String>| set.into_iter().collect::<Vec<_>>();
     let mut queues = Vec::new();
     for mut row in tx.query(QUEUES, args![list(users), list(devices), list(wholly)]).await? {
-        let ends: (Option<i64>, Option<i64>) = (row.get(2)?, row.get(3)?);
-        queues.push(Queue { user_id: row.get(0)?, device_id: row.get(1)?, ends: ends.0.zip(ends.1) });
+        let ends: [Option<i64>; 4] = [row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?];
+        let ends = match ends {
+            [Some(first), Some(before), Some(last), Some(total)] => {
+                Some((End { n: first, total: before }, End { n: last, total }))
+            }
+            _ => None,
+        };
+        queues.push(Queue { user_id: row.get(0)?, device_id: row.get(1)?, ends });
     }
     Ok(queues)
 }
 
-/// Makes room for one more in a queue that is full; how many had to go.
-async fn make_room<T: Tx>(tx: &mut T, queue: &Queue, most: i64) -> Result<u64> {
-    match queue.ends {
-        Some((first, last)) if last - first + 1 >= most => {
-            let up_to = last - most + 1 + most / TRIMMED_PART;
-            tx.execute(TRIM, args![&queue.user_id, &queue.device_id, up_to]).await
-        }
-        _ => Ok(0),
+/// Makes room for one more of so many bytes in a queue that is full; how many had to go.
+async fn make_room<T: Tx>(tx: &mut T, queue: &Queue, bytes: i64, bounds: Bounds) -> Result<u64> {
+    let Some((first, last)) = queue.ends else { return Ok(0) };
+    // Up to where those go that are too many, if any are.
+    let too_many = |waiting: i64, end: i64, most: i64| (waiting > most).then(|| end - most + most / TRIMMED_PART);
+    let n = too_many(last.n + 2 - first.n, last.n + 1, bounds.waiting.into());
+    let end = last.total.saturating_add(bytes);
+    let total = too_many(end - first.total, end, bounds.waiting_bytes.into());
+    if n.is_none() && total.is_none() {
+        return Ok(0);
     }
+    let (n, total) = (n.unwrap_or(i64::MIN), total.unwrap_or(i64::MIN));
+    tx.execute(TRIM, args![&queue.user_id, &queue.device_id, n, total]).await
 }
 
 struct Acknowledge {

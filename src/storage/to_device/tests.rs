@@ -8,7 +8,7 @@ use crate::{
     tx::Query,
 };
 
-const BOUNDS: Bounds = Bounds { messages: 300, bytes: 10_000, waiting: 100 };
+const BOUNDS: Bounds = Bounds { messages: 300, bytes: 10_000, waiting: 100, waiting_bytes: 1_000_000 };
 
 /// Reads as a sync does.
 struct Read(&'static str, &'static str, i64, u32);
@@ -154,6 +154,32 @@ fn of_a_full_queue_the_oldest_go() {
             let sending = Sending { bounds, ..sending(&text, vec![to("@b:x", "*", &text)]) };
             assert_eq!(store.send_to_device(sending).await.unwrap(), DONE);
         }
+    });
+}
+
+#[test]
+fn of_a_queue_with_too_many_bytes_the_oldest_go() {
+    each_backend(|store| async move {
+        people(&store).await;
+        let bounds = Bounds { waiting_bytes: 1_000, ..BOUNDS };
+        let text = |n: usize| format!("{n:0100}");
+        let mut dropped = 0;
+        for n in 0..50 {
+            let sending = Sending { bounds, ..sending(&n.to_string(), vec![to("@b:x", "B1", &text(n))]) };
+            match store.send_to_device(sending).await.unwrap() {
+                Sent::Done { dropped: now } => dropped += now,
+                other => panic!("{other:?}"),
+            }
+            let kept = contents(&store, "@b:x", "B1").await;
+            assert!(kept.len() <= 11 && kept.len() >= (n + 1).min(9), "{n}: {kept:?}");
+            assert_eq!(kept, (n + 1 - kept.len()..=n).map(text).collect::<Vec<_>>());
+            assert_eq!(dropped, (n + 1 - kept.len()) as u64);
+        }
+        // One that is larger than all that may wait waits alone.
+        let large = "x".repeat(2_000);
+        let sending = Sending { bounds, ..sending("large", vec![to("@b:x", "B1", &large)]) };
+        assert!(matches!(store.send_to_device(sending).await.unwrap(), Sent::Done { dropped: 9.. }));
+        assert_eq!(contents(&store, "@b:x", "B1").await, [large]);
     });
 }
 
