@@ -88,8 +88,8 @@ impl Accounts {
         for _ in 0..TRIES {
             let Some((user_id, hash)) = self.check(named.clone(), password.clone()).await? else { break };
             match self.storage.login(user_id.as_str(), Some(&hash), session.clone()).await? {
-                LoggedIn::Done { again: true } => self.sessions.revoked([&*user_id]),
-                LoggedIn::Done { again: false } => {}
+                LoggedIn::Done { ended: true } => self.sessions.revoked([&*user_id]),
+                LoggedIn::Done { ended: false } => {}
                 LoggedIn::Refused => continue,
                 LoggedIn::KeyInUse => return Err(Error::invalid_param("One of your keys is called like this device")),
             }

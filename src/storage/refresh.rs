@@ -265,7 +265,7 @@ mod tests {
             assert_eq!(store.refresh([101; 32], pair(2, 1_000)).await.unwrap(), Refreshed::Expired);
             assert_eq!(store.refresh([101; 32], pair(2, 999)).await.unwrap(), done());
             let again = store.login("@a:x", Some("hash"), with_refresh("D", 5)).await.unwrap();
-            assert_eq!(again, LoggedIn::Done { again: true });
+            assert_eq!(again, LoggedIn::Done { ended: true });
             for old in [1, 2] {
                 assert_eq!(trade(&store, old, 6).await, Refreshed::Unknown);
             }

@@ -29,6 +29,9 @@ statements! {
     INSERT_REFRESH_TOKEN = "INSERT INTO refresh_tokens (token_hash, user_id, device_id, replaces, created_ms, \
         expires_ms) VALUES ($1, $2, $3, $4, $5, $6)";
     DEVICE_IDS = "SELECT device_id FROM devices WHERE user_id = $1";
+    AWAY_LONGEST = "SELECT device_id FROM devices WHERE user_id = $1 \
+        AND device_id NOT IN (SELECT device_id FROM dehydrated_devices WHERE user_id = $1) \
+        ORDER BY COALESCE(last_seen_ms, created_ms) DESC, device_id LIMIT $2 OFFSET $3";
     DEVICES = "SELECT device_id, display_name, created_ms, last_seen_ms, last_seen_ip FROM devices \
         WHERE user_id = $1 ORDER BY created_ms, device_id";
     DEVICE = "SELECT device_id, display_name, created_ms, last_seen_ms, last_seen_ip FROM devices \
@@ -45,6 +48,12 @@ statements! {
     DELETE_DEVICE_TRANSACTIONS = "DELETE FROM transactions WHERE user_id = $1 AND device_id = $2 AND txn_id IN \
         (SELECT txn_id FROM transactions WHERE user_id = $1 AND device_id = $2 LIMIT $3)";
 }
+
+/// So many devices a user has. With one more, that goes which was away longest: programs that log in at each start and
+/// never out would keep their owner out for good.
+pub const MOST_DEVICES: u32 = 1_000;
+/// How many go with one login, of who has too many from before.
+const MOST_ENDED: i64 = 100;
 
 /// The outbox queue that removes what a device left behind. The payload is a [`DeviceCleanup`].
 pub const DEVICE_CLEANUP: &str = "device_cleanup";
@@ -108,8 +117,8 @@ pub struct DeviceRow {
 /// What became of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoggedIn {
-    /// `again`: the device was there already, and what it had of an earlier session is gone.
-    Done { again: bool },
+    /// `ended`: sessions are gone by it. The device was there already, or there were too many.
+    Done { ended: bool },
     /// The account was ended, or its password changed, since the password was checked.
     Refused,
     /// The device would be called like a cross-signing key of the user.
@@ -317,8 +326,21 @@ impl Op for Login {
             dehydrated::forget(tx, &self.user_id, device).await?;
             pushers::forget_devices(tx, &self.user_id, device).await?;
         }
+        let ended = again || self.make_room(tx).await? > 0;
         start(tx, &self.user_id, &self.session).await?;
-        Ok(LoggedIn::Done { again })
+        Ok(LoggedIn::Done { ended })
+    }
+}
+
+impl Login {
+    /// Ends what was away longest, if the user can have no more devices. How many there were.
+    async fn make_room<T: Tx>(&self, tx: &mut T) -> Result<u64> {
+        let args = args![&self.user_id, MOST_ENDED, i64::from(MOST_DEVICES) - 1];
+        let mut rows = tx.query(AWAY_LONGEST, args).await?;
+        let devices: Vec<String> = rows.iter_mut().map(|row| row.get(0)).collect::<Result<_>>()?;
+        let token = self.session.token_hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let ending = Ending { at_ms: self.session.created_ms, job_id: format!("for {token}") };
+        end(tx, &self.user_id, devices, &ending).await
     }
 }
 
@@ -519,10 +541,10 @@ pub(crate) mod tests {
         each_backend(|store| async move {
             register(&store, "@a:x", "D", 1).await;
             let new = store.login("@a:x", Some("hash"), session("E", 2)).await.unwrap();
-            assert_eq!(new, LoggedIn::Done { again: false });
+            assert_eq!(new, LoggedIn::Done { ended: false });
             assert_eq!(revoked(&store, 0).await, []);
             let again = store.login("@a:x", Some("hash"), session("D", 3)).await.unwrap();
-            assert_eq!(again, LoggedIn::Done { again: true });
+            assert_eq!(again, LoggedIn::Done { ended: true });
             assert!(store.session_by_token([1; 32]).await.unwrap().is_none(), "the old token of the device is gone");
             assert!(store.session_by_token([2; 32]).await.unwrap().is_some());
             assert!(store.session_by_token([3; 32]).await.unwrap().is_some());
@@ -580,6 +602,42 @@ pub(crate) mod tests {
             assert_eq!(store.purge_revocations(9, 9).await.unwrap(), 0);
             assert_eq!(store.purge_revocations(10, 1).await.unwrap(), 1);
             assert_eq!(store.purge_revocations(10, 9).await.unwrap(), 1);
+        });
+    }
+
+    #[test]
+    fn of_too_many_devices_that_goes_which_was_away_longest() {
+        each_backend(|store| async move {
+            register(&store, "@a:x", "D0", 1).await;
+            for n in 1..MOST_DEVICES {
+                let mut new = session(&format!("D{n}"), 1);
+                (new.created_ms, new.token_hash[..4]) = (i64::from(n) + 10, n.to_be_bytes());
+                store.login("@a:x", Some("hash"), new).await.unwrap();
+            }
+            let seen = |n: u32| Seen {
+                user_id: "@a:x".to_owned(),
+                device_id: format!("D{n}"),
+                at_ms: 5_000,
+                ip: Some("::1".to_owned()),
+            };
+            store.touch_devices(vec![seen(0), seen(2)]).await.unwrap();
+            assert_eq!(store.devices("@a:x").await.unwrap().len(), MOST_DEVICES as usize);
+            let again = store.login("@a:x", Some("hash"), session("D5", 2)).await.unwrap();
+            assert_eq!(again, LoggedIn::Done { ended: true });
+            assert_eq!(store.devices("@a:x").await.unwrap().len(), MOST_DEVICES as usize, "it was there before");
+            for (gone, token) in [("D1", 3), ("D3", 4)] {
+                assert!(store.device("@a:x", gone).await.unwrap().is_some());
+                let before = store.head().await.unwrap();
+                let new = NewSession { created_ms: 6_000, ..session(&format!("new {token}"), token) };
+                let one_more = store.login("@a:x", Some("hash"), new).await.unwrap();
+                assert_eq!(one_more, LoggedIn::Done { ended: true });
+                assert_eq!(revoked(&store, before).await, [of(gone)]);
+                assert_eq!(store.devices("@a:x").await.unwrap().len(), MOST_DEVICES as usize);
+                assert!(store.device("@a:x", gone).await.unwrap().is_none());
+                assert!(store.session_by_token([token; 32]).await.unwrap().is_some());
+            }
+            let items = store.lease(DEVICE_CLEANUP, "w", 6_000, 10, 9).await.unwrap();
+            assert_eq!(items.len(), 2, "what they left behind is removed");
         });
     }
 
