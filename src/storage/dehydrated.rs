@@ -3,7 +3,7 @@
 
 use crate::{
     Error, Result, Sql,
-    keys::{self, KeyUpload, Uploaded},
+    keys::{self, KeyUpload, Uploaded, cross_signing},
     sessions::{self, Ending},
     to_device::{self, Waiting},
     tx::{Answer, Engine, Op, Query, Reads, Tx, args, statements},
@@ -36,7 +36,7 @@ pub struct Dehydration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dehydrated {
     Done,
-    /// A device with a session has this id.
+    /// A device with a session, or one of the user's cross-signing keys, has this id.
     Taken,
 }
 
@@ -111,7 +111,9 @@ impl Op for Dehydration {
                 keys::forget_devices(tx, user_id, std::slice::from_ref(device_id), pos).await?;
             }
             before => {
-                if tx.query_opt(IS_DEVICE, args![user_id, device_id]).await?.is_some() {
+                if tx.query_opt(IS_DEVICE, args![user_id, device_id]).await?.is_some()
+                    || cross_signing::is_called_like_a_key(tx, user_id, device_id).await?
+                {
                     return Ok(Dehydrated::Taken);
                 }
                 sessions::end(tx, user_id, before.into_iter().collect(), &self.ending).await?;

@@ -61,7 +61,9 @@ impl Keys {
         };
         match self.storage.dehydrate(device).await? {
             Dehydrated::Done => Ok(device_id),
-            Dehydrated::Taken => Err(Error::invalid_param("A device that is logged in has this id")),
+            Dehydrated::Taken => {
+                Err(Error::invalid_param("A device that is logged in has this id, or one of your keys"))
+            }
         }
     }
 

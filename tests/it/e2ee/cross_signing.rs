@@ -9,8 +9,8 @@ use crate::support::{
 };
 
 /// The three keys of a person.
-struct Keys {
-    master: Pair,
+pub(super) struct Keys {
+    pub(super) master: Pair,
     own: Pair,
     others: Pair,
 }
@@ -39,7 +39,7 @@ impl Person {
     }
 
     /// A fresh set of keys, the first of the person.
-    async fn cross_signs(&self) -> Keys {
+    pub(super) async fn cross_signs(&self) -> Keys {
         let keys = Keys::new();
         self.sets_up(keys.upload(self)).await.ok();
         keys

@@ -124,8 +124,10 @@ each_backend! {
         assert_eq!(bob.claims(&alice.as_device("TWO")).await.unwrap().0, "signed_curve25519:A");
         assert_eq!(of_alice().await, ["TWO"]);
 
-        // A session is no such device.
+        // A session is no such device, and neither is a key.
         alice.dehydrates(&alice.device).await.refused(400, "M_INVALID_PARAM");
+        let keys = alice.cross_signs().await;
+        alice.dehydrates(&keys.master.public).await.refused(400, "M_INVALID_PARAM");
         assert_eq!(alice.asks_of_dehydrated(Method::GET, "", None).await.ok()["device_id"], "TWO");
         alice.get("/account/whoami").await.ok();
         // Whoever logs in with its id takes it out of its sleep.
