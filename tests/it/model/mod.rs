@@ -3,7 +3,7 @@
 //! A history is a list of operations that its seed decides. They are done one after another by the services of a server
 //! without sockets, many histories at a time on one database; whatever happened is written into a plain list as well. By
 //! that list each answer is judged: syncs from tokens of any age, laid one over the other as clients do; pages into the
-//! gaps they leave; pages both ways, single events, the state, the members; what is unread, by whatever push
+//! gaps they leave; pages both ways, single events, the state, the members, what belongs to an event; what is unread, by whatever push
 //! rules their reader had. A history that fails is made shorter as long as it fails, and told.
 //!
 //! `HEARTH_MODEL_HISTORIES` is how many histories are tried on each engine, `HEARTH_MODEL_SEED` the seed of the first.
@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may say so in any way")]
 
 mod acts;
+mod belonging;
 mod client;
 mod dice;
 mod readers;
@@ -259,10 +260,12 @@ impl Run<'_> {
                 self.page(who, room, forward, 60, None).await?;
             }
             self.look_around(who, room, None).await?;
+            self.look_beneath(who, room).await?;
             for back in (who..self.world.rooms[room].events.len()).step_by(9) {
                 self.look(who, room, back).await?;
             }
         }
+        self.look_back(who).await?;
         Ok(())
     }
 }

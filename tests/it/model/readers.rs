@@ -22,12 +22,12 @@ use super::{
 /// More pages than any of these rooms has.
 const MOST_PAGES: usize = 500;
 
-fn parsed<T>(raw: &Raw<T>) -> Outcome<Value> {
+pub fn parsed<T>(raw: &Raw<T>) -> Outcome<Value> {
     serde_json::from_str(raw.json().get()).map_err(failure)
 }
 
 /// The answer; `None` if it was refused.
-fn answered<T>(what: Result<T>) -> Outcome<Option<T>> {
+pub fn answered<T>(what: Result<T>) -> Outcome<Option<T>> {
     match what {
         Ok(answer) => Ok(Some(answer)),
         Err(Error::Matrix { .. }) => Ok(None),

@@ -63,10 +63,14 @@ impl Run<'_> {
     async fn live(&mut self, case: &Case) -> Outcome<()> {
         self.create(0, (case.seen.0, 1), true, false).await?;
         let longest = case.ways.iter().map(Vec::len).max().unwrap_or(0);
-        let mut joinable = "public";
+        let (mut joinable, mut root) = ("public", None);
         for step in 0..=longest {
-            let words = json!({ "msgtype": "m.text", "body": format!("before step {step}") });
+            let mut words = json!({ "msgtype": "m.text", "body": format!("before step {step}") });
+            if let Some(root) = &root {
+                words["m.relates_to"] = json!({ "rel_type": "m.thread", "event_id": root });
+            }
             self.say(0, 0, 0, words).await?;
+            root = root.or_else(|| self.nth_back(0, 0));
             if step == longest.div_ceil(2) && case.seen.0 != case.seen.1 {
                 let to = visibility(VISIBILITIES[case.seen.1]);
                 self.set_state(0, 0, "m.room.history_visibility", "", to).await?;
