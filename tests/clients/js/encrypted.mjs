@@ -3,7 +3,9 @@ import * as sdk from "matrix-js-sdk";
 import {
     CryptoEvent, VerificationPhase, VerificationRequestEvent, VerifierEvent,
 } from "matrix-js-sdk/lib/crypto-api/index.js";
-import { RECONNECT_LIMIT, baseUrl, check, equal, follow, goodbye, loginReply, password, register, sees, until } from "./kit.mjs";
+import {
+    RECONNECT_LIMIT, baseUrl, check, equal, follow, gatewayUrl, goodbye, loginReply, password, register, sees, told, until,
+} from "./kit.mjs";
 
 /** A network that can be cut: what is under way fails, and what is asked then waits until it is back. */
 class Line {
@@ -127,6 +129,25 @@ async function talk(judy, kevin) {
         await until(kevin, "one unread", () => kevin.getRoom(roomId).getUnreadNotificationCount("total") > 0);
         await kevin.sendReadReceipt(kevin.getRoom(roomId).getLiveTimeline().getEvents().at(-1));
         await until(kevin, "none unread", () => kevin.getRoom(roomId).getUnreadNotificationCount("total") === 0);
+    });
+    await check("a pusher is told where an encrypted message is and no more, and when it was read", async () => {
+        const pusher = {
+            kind: "http", app_id: "org.example.js", pushkey: `js-${roomId.slice(1, 9)}`, app_display_name: "Story",
+            device_display_name: "Kevin's phone", lang: "en", append: false,
+            data: { url: `${gatewayUrl}/_matrix/push/v1/notify`, format: "event_id_only" },
+        };
+        await kevin.setPusher(pusher);
+        const { pushers } = await kevin.getPushers();
+        equal(pushers.map((set) => [set.pushkey, set.data]), [[pusher.pushkey, pusher.data]], "what is set");
+        const { event_id: eventId } = await judy.sendTextMessage(roomId, "Or was it the lighthouse?");
+        const [note] = await told(pusher.pushkey, 1);
+        equal([note.event_id, note.room_id, note.counts.unread, "content" in note], [eventId, roomId, 1, false], "the news");
+        await sees(kevin, roomId, "Or was it the lighthouse?");
+        await kevin.sendReadReceipt(kevin.getRoom(roomId).getLiveTimeline().getEvents().at(-1));
+        const [, read] = await told(pusher.pushkey, 2);
+        equal(["event_id" in read, read.counts.unread], [false, 0], "the badge");
+        await kevin.removePusher(pusher.pushkey, pusher.app_id);
+        equal((await kevin.getPushers()).pushers, [], "what is set at the end");
     });
     return roomId;
 }

@@ -8,6 +8,7 @@ import { logger } from "matrix-js-sdk/lib/logger.js";
 
 logger.setLevel?.("silent");
 export const baseUrl = process.env.BASE_URL;
+export const gatewayUrl = process.env.GATEWAY_URL;
 export const password = "a password that is long enough";
 export const LIMIT = 30_000;
 // The SDK asks a lost server again every 5 to 10 seconds.
@@ -74,6 +75,16 @@ export const bodies = (client, roomId) =>
         .map((event) => event.getContent().body) ?? [];
 export const sees = (client, roomId, body, limit) =>
     until(client, `'${body}'`, () => bodies(client, roomId).includes(body), limit);
+
+/** What the push gateway was told for a pushkey, once it was told so often. */
+export async function told(pushkey, times) {
+    for (let tries = 0; tries < LIMIT / 100; tries++) {
+        const notes = await (await fetch(`${gatewayUrl}/told/${pushkey}`)).json();
+        if (notes.length >= times) return notes;
+        await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    throw new Error(`the gateway was not told ${times} times within ${LIMIT / 1000} s`);
+}
 
 /** Registers people and gives each a client that need not sync, in the order of their names. */
 export async function register(...names) {

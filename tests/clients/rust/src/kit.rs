@@ -5,6 +5,10 @@
 use std::{env, fmt::Debug, io, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use matrix_sdk::{
+    reqwest,
+    ruma::exports::serde_json::{self, Value},
+};
 
 pub const PASSWORD: &str = "a password that is long enough";
 /// The SDK asks a lost server again less and less often.
@@ -13,6 +17,22 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 pub fn base_url() -> Result<String> {
     env::var("BASE_URL").context("BASE_URL")
+}
+
+/// Where the push gateway is.
+pub fn gateway_url() -> Result<String> {
+    env::var("GATEWAY_URL").context("GATEWAY_URL")
+}
+
+/// What the push gateway was told for a pushkey, once it was told so often.
+pub async fn told(pushkey: &str, times: usize) -> Result<Vec<Value>> {
+    let url = format!("{}/told/{pushkey}", gateway_url()?);
+    until(&format!("{times} notifications"), async || {
+        let notes = reqwest::get(&url).await?.error_for_status()?.bytes().await?;
+        let notes: Vec<Value> = serde_json::from_slice(&notes)?;
+        Ok(Some(notes).filter(|notes| notes.len() >= times))
+    })
+    .await
 }
 
 pub fn say(line: &str) {

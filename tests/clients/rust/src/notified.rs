@@ -10,9 +10,17 @@ use matrix_sdk::{
     room::MessagesOptions,
     ruma::{
         EventId, OwnedEventId, RoomId,
-        api::client::room::create_room::v3::{Request as NewRoom, RoomPreset},
+        api::client::{
+            push::{Pusher, PusherIds, PusherInit, PusherKind, get_pushers},
+            receipt::create_receipt::v3::ReceiptType,
+            room::create_room::v3::{Request as NewRoom, RoomPreset},
+        },
         assign,
-        events::{AnySyncMessageLikeEvent, AnySyncTimelineEvent, Mentions, room::message::RoomMessageEventContent},
+        events::{
+            AnySyncMessageLikeEvent, AnySyncTimelineEvent, Mentions, receipt::ReceiptThread,
+            room::message::RoomMessageEventContent,
+        },
+        push::{HttpPusherData, PushFormat},
     },
 };
 use matrix_sdk_ui::notification_client::{
@@ -21,7 +29,7 @@ use matrix_sdk_ui::notification_client::{
 
 use crate::{
     encrypted::{Talker, chat, signed},
-    kit::{becomes, check, equal},
+    kit::{becomes, check, equal, gateway_url, told as pushed_to},
     people::{Person, says},
 };
 
@@ -60,6 +68,7 @@ pub async fn notified() -> Result<()> {
     invite(&nina, &omar).await?;
     let (nina, omar) = chat(nina, omar).await?;
     secret(&nina, &omar).await?;
+    pushed(&nina, &omar).await?;
     nina.person.goes().await?;
     omar.person.goes().await?;
     pablo.goes().await
@@ -185,6 +194,49 @@ async fn secret(nina: &Talker, omar: &Talker) -> Result<()> {
         nina.says("And now her").await?;
         omar.reads("And now her").await?;
         Ok(())
+    })
+    .await
+}
+
+/// What a pusher of omar's app tells of.
+fn pusher(pushkey: &str) -> Result<Pusher> {
+    let data = assign!(HttpPusherData::new(format!("{}/_matrix/push/v1/notify", gateway_url()?)), {
+        format: Some(PushFormat::EventIdOnly),
+    });
+    Ok(PusherInit {
+        ids: PusherIds::new(pushkey.to_owned(), "org.example.rust".to_owned()),
+        kind: PusherKind::Http(data),
+        app_display_name: "Story".to_owned(),
+        device_display_name: "Omar's phone".to_owned(),
+        profile_tag: None,
+        lang: "en".to_owned(),
+    }
+    .into())
+}
+
+async fn pushed(nina: &Talker, omar: &Talker) -> Result<()> {
+    let (room, app) = (omar.timeline.room(), &omar.person);
+    check("a pusher tells an app that is closed where to look, and when all was read", async {
+        let pusher = pusher(&format!("rust-{}", &room.room_id().as_str()[1..9]))?;
+        let pushkey = pusher.ids.pushkey.clone();
+        app.following.stop().await;
+        app.client.pusher().set(pusher.clone(), false).await?;
+        let event = nina.says("Are you asleep?").await?;
+        let note = pushed_to(&pushkey, 1).await?.remove(0);
+        let place = (note["event_id"].as_str(), note["room_id"].as_str());
+        equal(place, (Some(event.as_str()), Some(room.room_id().as_str())), "the news")?;
+        // In other rooms there is something unread, too.
+        let unread = note["counts"]["unread"].as_u64().context("no count")?;
+        ensure!(note.get("content").is_none(), "{note}");
+        let item = shown(bell(app).await?.get_notification(room.room_id(), &event).await?)?;
+        equal(text(&item), Some("Are you asleep?"), "what was fetched")?;
+        app.following.start().await;
+        omar.reads("Are you asleep?").await?;
+        room.send_single_receipt(ReceiptType::Read, ReceiptThread::Unthreaded, event).await?;
+        let read = pushed_to(&pushkey, 2).await?.remove(1);
+        equal((read.get("event_id"), read["counts"]["unread"].as_u64()), (None, Some(unread - 1)), "the badge")?;
+        app.client.pusher().delete(pusher.ids).await?;
+        equal(app.client.send(get_pushers::v3::Request::new()).await?.pushers.len(), 0, "what is set at the end")
     })
     .await
 }
