@@ -5,6 +5,7 @@
 //! beginning, and a sync goes on from the token held before the kill, and both are compared with the notes.
 
 mod compare;
+mod devices;
 mod marks;
 mod memberships;
 mod unread;
@@ -24,6 +25,7 @@ use serde_json::json;
 
 use self::{
     compare::{compare_history, compare_sync},
+    devices::Devices,
     marks::{Mark, Written},
     write::{OnError, write},
 };
@@ -62,7 +64,7 @@ pub struct Options {
     /// From the kill of PostgreSQL until every sender has had a 200 again.
     #[arg(long, default_value_t = 10_000)]
     errors_ms: u64,
-    /// Write nothing but messages: no receipts, no account data, no joins.
+    /// Write nothing but messages to rooms: no receipts, no account data, no joins, nothing for devices.
     #[arg(long)]
     messages_only: bool,
 }
@@ -122,8 +124,9 @@ struct World {
     rooms: Vec<String>,
     /// A room that senders come into and leave, and in which nobody speaks.
     lobby: String,
-    /// Receipts, account data and memberships are written beside the messages.
+    /// Receipts, account data and memberships are written beside the messages, and messages to a device, and keys claimed.
     marks: bool,
+    devices: Devices,
     notes: Mutex<Notes>,
 }
 
@@ -194,6 +197,9 @@ pub async fn run(options: Options) -> Result<bool> {
     for cycle in 1..=options.cycles {
         let pause = Duration::from_millis(rng.u64(200..=2000));
         let first = world.notes().attempts.len();
+        if world.marks {
+            world.devices.publish(cycle).await?;
+        }
         let this =
             Cycle { world: &world, options: &options, number: cycle, pause, rng: &mut rng, verdict: &mut verdict };
         let recovery = match options.kill {
@@ -221,6 +227,8 @@ pub async fn run(options: Options) -> Result<bool> {
         if world.marks {
             let violations = marks::compare(&world).await?;
             verdict.check(&format!("cycle {cycle}: receipts, account data, memberships"), &violations);
+            let violations = world.devices.compare().await?;
+            verdict.check(&format!("cycle {cycle}: messages to a device, one-time keys"), &violations);
         }
         if let Some(histories) = histories {
             let violations = unread::compare(&world, &histories).await?;
@@ -278,7 +286,8 @@ async fn set_up(url: &str, folder: &Path, options: &Options) -> Result<World> {
     }
     let file = File::create(folder.join("acknowledged.jsonl"))?;
     let notes = Mutex::new(Notes { attempts: Vec::new(), marks: HashMap::new(), file });
-    Ok(World { senders, observer, rooms, lobby, marks: !options.messages_only, notes })
+    let devices = Devices::new(&http).await?;
+    Ok(World { senders, observer, rooms, lobby, marks: !options.messages_only, devices, notes })
 }
 
 const FILTER: &str = r#"{"presence":{"types":[]},"room":{"timeline":{"limit":1000,"types":["m.room.message"]},"ephemeral":{"types":[]}}}"#;

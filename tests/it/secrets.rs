@@ -1,4 +1,4 @@
-//! What must not be found: neither in the log, however much of it is asked for, nor in the database.
+//! What must not be found: neither in the log, however much of it is asked for, nor in metrics, refusals or the database.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may say so in any way")]
 
@@ -96,8 +96,8 @@ async fn has_secrets(person: &Person, reader: &Person) {
     }
 }
 
-/// Runs the program with all the log there is, lets somebody live a short life on it, and stops it. What it wrote, and
-/// the access tokens that it gave out.
+/// Runs the program with all the log there is, lets somebody live a short life on it, and stops it. What it wrote, what it
+/// measured and what it said to who was refused; and the access tokens that it gave out.
 async fn live_a_life(given: &Given) -> (String, Vec<String>) {
     let config = given.config();
     let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
@@ -111,6 +111,7 @@ async fn live_a_life(given: &Given) -> (String, Vec<String>) {
         "allow_registration=true",
         "outgoing_allowlist=[\"127.0.0.1\"]",
         "rate_limit.enabled=false",
+        "metrics_port=0",
     ] {
         command.args(["-O", option]);
     }
@@ -134,8 +135,9 @@ async fn live_a_life(given: &Given) -> (String, Vec<String>) {
     let reader = tokio::spawn(async move {
         let mut all = String::new();
         while let Ok(Some(line)) = output.next_line().await {
-            if let Some((_, url)) = line.split_once("is served on http://") {
-                let _ = send.send(url.split('"').next().unwrap().parse().unwrap());
+            // First where the API is, then where the metrics are.
+            if let Some((_, url)) = line.split_once(" on http://") {
+                let _ = send.send(url.split(['"', '/']).next().unwrap().parse().unwrap());
             }
             all.push_str(&line);
             all.push('\n');
@@ -143,6 +145,9 @@ async fn live_a_life(given: &Given) -> (String, Vec<String>) {
         all
     });
     let http = Http::to(timeout(LONG, lines.recv()).await.unwrap().expect("a server"));
+    let metrics = Http::to(timeout(LONG, lines.recv()).await.unwrap().expect("its metrics"));
+    // What is said to who is refused may be kept by whatever is between.
+    let mut told = Vec::new();
 
     let mut tokens = Vec::new();
     let asked = http.post("/_matrix/client/v3/register", &json!({})).await.json();
@@ -151,6 +156,7 @@ async fn live_a_life(given: &Given) -> (String, Vec<String>) {
     let body = |token: &str| json!({ "username": "alice", "password": PASSWORD, "auth": auth(token) });
     let refused = http.post("/_matrix/client/v3/register", &body(&format!("{INVITED} not"))).await;
     assert_eq!(refused.status, 401);
+    told.push(refused.text);
     http.get(&format!("/_matrix/client/v1/register/m.login.registration_token/validity?token={INVITED}")).await;
     let body = body(INVITED);
     let alice = http.post("/_matrix/client/v3/register", &body).await.ok();
@@ -158,11 +164,13 @@ async fn live_a_life(given: &Given) -> (String, Vec<String>) {
     let login = |password: &str| json!({ "type": "m.login.password", "user": "alice", "password": password });
     let again = http.post("/_matrix/client/v3/login", &login(PASSWORD)).await.ok();
     tokens.push(again["access_token"].as_str().unwrap().to_owned());
-    http.post("/_matrix/client/v3/login", &login(WRONG)).await.refused(403, "M_FORBIDDEN");
+    let wrong = http.post("/_matrix/client/v3/login", &login(WRONG)).await;
+    wrong.refused(403, "M_FORBIDDEN");
     // A body that can't be read, and a token in the query.
-    http.post("/_matrix/client/v3/login", &json!({ "type": "m.login.password", "password": [PASSWORD] })).await;
+    let odd = json!({ "type": "m.login.password", "password": [PASSWORD] });
+    told.extend([wrong, http.post("/_matrix/client/v3/login", &odd).await].map(|reply| reply.text));
     http.get(&format!("/_matrix/client/v3/account/whoami?access_token={}", tokens[0])).await.ok();
-    http.get(&format!("/_matrix/client/v3/nowhere?access_token={}", tokens[0])).await;
+    told.push(http.get(&format!("/_matrix/client/v3/nowhere?access_token={}", tokens[0])).await.text);
     let room = http.request(Method::POST, "/_matrix/client/v3/createRoom").bearer_auth(&tokens[0]).json(&json!({}));
     let room = http.send(room).await.ok()["room_id"].as_str().unwrap().to_owned();
     let send = format!("/_matrix/client/v3/rooms/{room}/send/m.room.message/t?access_token={}", tokens[0]);
@@ -181,7 +189,9 @@ async fn live_a_life(given: &Given) -> (String, Vec<String>) {
     let bob = http.post("/_matrix/client/v3/register", &bob).await.ok();
     has_secrets(&Person::from(&http, &alice), &Person::from(&http, &bob)).await;
     let mistaken = json!({ "nonce": "n", "username": "carol", "password": PASSWORD, "mac": SHARED });
-    http.post("/_synapse/admin/v1/register", &mistaken).await;
+    told.push(http.post("/_synapse/admin/v1/register", &mistaken).await.text);
+    let refresh = json!({ "refresh_token": tokens[0] });
+    told.push(http.post("/_matrix/client/v3/refresh", &refresh).await.text);
     http.send(http.request(Method::POST, "/_matrix/client/v3/logout").bearer_auth(&tokens[0])).await.ok();
     let mut last = login(SECOND);
     last["refresh_token"] = true.into();
@@ -194,10 +204,14 @@ async fn live_a_life(given: &Given) -> (String, Vec<String>) {
         }
     }
 
+    let measured = metrics.get("/metrics").await.text;
+    assert!(measured.contains("hearth_"), "{measured}");
+    told.push(measured);
+
     let pid = server.id().unwrap().to_string();
     assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert!(timeout(LONG, server.wait()).await.unwrap().unwrap().success());
-    (reader.await.unwrap() + &errors.await.unwrap(), tokens)
+    (reader.await.unwrap() + &errors.await.unwrap() + &told.join("\n"), tokens)
 }
 
 each_backend! {

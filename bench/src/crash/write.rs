@@ -77,6 +77,13 @@ async fn write_as(
             0 => Mark::Receipt { sender, room },
             2 => Mark::Membership { sender },
             4 => Mark::AccountData { sender },
+            1 | 6 => {
+                let write = world.devices.write(&world, (sender, number, &txn), &mut met, on_error);
+                if !write.await? {
+                    return Ok(met);
+                }
+                continue;
+            }
             _ => continue,
         };
         let value = match mark {
@@ -94,7 +101,7 @@ async fn write_as(
 }
 
 /// Asks until there is a 200, where that makes sense; nothing if this sender is done.
-async fn insist<F: Future<Output = Result<Reply>>>(
+pub(super) async fn insist<F: Future<Output = Result<Reply>>>(
     met: &mut Met,
     what: &str,
     on_error: OnError,

@@ -101,7 +101,8 @@ export async function encrypted() {
     const phone = await newDevice(judy, kevin, vault, roomId);
     await away(judy, kevin, line, roomId);
     await gone(phone, kevin);
-    await goodbye(judy, kevin);
+    const woken = await asleep(judy, kevin, vault, roomId);
+    await goodbye(woken, kevin);
 }
 
 async function talk(judy, kevin) {
@@ -282,5 +283,24 @@ async function gone(phone, kevin) {
         equal((await devicesOf(kevin, userId)).includes(deviceId), true, "before");
         await goodbye(phone);
         await settles("that it is gone", async () => !(await devicesOf(kevin, userId)).includes(deviceId));
+    });
+}
+
+async function asleep(judy, kevin, vault, roomId) {
+    return check("a device without a session keeps what is said while its owner is logged out everywhere", async () => {
+        equal(await judy.getCrypto().isDehydrationSupported(), true, "that the server has such devices");
+        await judy.getCrypto().startDehydration({ createNewKey: true });
+        const prefix = "/_matrix/client/unstable/org.matrix.msc3814.v1";
+        const kept = await judy.http.authedRequest(sdk.Method.Get, "/dehydrated_device", undefined, undefined, { prefix });
+        await settles("the device, signed by its owner", () => crossSigned(kevin, judy.getUserId(), kept.device_id));
+        await goodbye(judy);
+        await kevin.getCrypto().forceDiscardSession(roomId);
+        await kevin.sendTextMessage(roomId, "Are you all asleep?");
+        const woken = await unlocked("judy", vault);
+        await settles("her identity", () => woken.getCrypto().userHasCrossSigningKeys(woken.getUserId(), true));
+        await woken.getCrypto().bootstrapCrossSigning({});
+        await woken.getCrypto().startDehydration({ rehydrate: true });
+        await sees(woken, roomId, "Are you all asleep?");
+        return woken;
     });
 }

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::{join, join_all};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{left, lists, one_time};
-use crate::support::{
-    Given,
-    people::{Person, open_server},
+use crate::{
+    sliding::Slider,
+    support::{
+        Given,
+        people::{Person, open_server},
+    },
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,6 +45,33 @@ async fn a_key_is_given_once_by_two_servers_and_both_know_what_is_left() {
     let poll = bob.waits().await;
     alice.publishes().await;
     assert_eq!(lists(&poll.ends().await).0, [&alice.id]);
+
+    // The fallback key, which stays; also for who slides.
+    let unused = |page: &Value| page["device_unused_fallback_key_types"].as_array().map(Vec::len);
+    alice.uploads(json!({ "fallback_keys": one_time(&alice, &["F"], true) })).await.ok();
+    let wish = json!({ "extensions": { "e2ee": { "enabled": true } } });
+    let (slider, page) = (Slider::of(&alice), alice.syncs().await);
+    assert_eq!(unused(&page), Some(1), "{page}");
+    assert_eq!(unused(&slider.asks(&wish).await["extensions"]["e2ee"]), Some(1));
+    let (poll, slide) = (alice.waits().await, slider.waits(&wish).await);
+    for _ in 0..2 {
+        assert_eq!(bob.claims(&alice).await.unwrap().0, "signed_curve25519:F");
+    }
+    let (page, slid) = (poll.ends().await, slide.ends().await);
+    assert_eq!((unused(&page), unused(&slid["extensions"]["e2ee"])), (Some(0), Some(0)), "{page} {slid}");
+    alice.uploads(json!({ "one_time_keys": one_time(&alice, &["X", "Y"], false) })).await.ok();
+    slider.goes_back_to(slid["pos"].as_str().map(str::to_owned));
+    let page = slider.asks(&wish).await;
+    assert_eq!(left(&page["extensions"]["e2ee"]), 2, "{page}");
+    let slide = slider.waits(&wish).await;
+    bob.claims(&alice).await.unwrap();
+    assert_eq!(left(&slide.ends().await["extensions"]["e2ee"]), 1, "claimed on the other");
+
+    // With whom no room is left.
+    alice.syncs().await;
+    let poll = alice.waits().await;
+    bob.leaves(&room).await;
+    assert_eq!(lists(&poll.ends().await).1, [&bob.id]);
     one.stop().await;
     two.stop().await;
     given.clean_up().await;

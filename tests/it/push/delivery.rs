@@ -263,10 +263,17 @@ each_backend! {
         bob.joins(&room).await;
         let gateway = Gateway::start().await;
         alice.sets_pusher(&gateway, "key").await;
+        let mut messages = Vec::new();
         for unread in 1..=3 {
-            let message = bob.says(&room, "hello").await;
-            assert_eq!(gateway.is_told_of(&message).await["counts"]["unread"], unread);
+            messages.push(bob.says(&room, "hello").await);
+            assert_eq!(gateway.is_told_of(&messages[unread - 1]).await["counts"]["unread"], unread);
         }
+        alice.reads_up_to(&room, &messages[0]).await;
+        gateway.is_told_the_badge(2).await;
+        bob.redacts(&room, &messages[1]).await.ok();
+        gateway.is_told_the_badge(1).await;
+        alice.reads_up_to(&room, &messages[2]).await;
+        gateway.is_told_the_badge(0).await;
         server.stop().await;
     }
 

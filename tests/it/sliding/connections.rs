@@ -1,7 +1,7 @@
 //! Connections: lost answers, restarts, positions that nobody knows.
 
 use super::*;
-use crate::support::program::Program;
+use crate::support::{people::escaped, program::Program};
 
 fn messages(person: &Person, body: &str) -> Value {
     json!({ "messages": { &person.id: { &person.device: { "body": body } } } })
@@ -46,6 +46,47 @@ each_backend! {
         slider.asks(&wish).await;
         slider.goes_back_to(before);
         slider.tries(&wish).await.refused(400, "M_UNKNOWN_POS");
+    }
+
+    async fn what_a_lost_answer_told_beside_the_timeline_is_told_again(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let room = alice.opens_a_room().await;
+        bob.joins(&room).await;
+        let (slider, mut wish) = (Slider::of(&alice), all_rooms(10, json!([])));
+        let on = json!({ "enabled": true });
+        wish["extensions"] = json!({ "account_data": on, "receipts": on });
+        slider.asks(&wish).await;
+        let before = slider.pos();
+        let message = bob.says(&room, "hello").await;
+        bob.asks(&room, &format!("receipt/m.read/{}", escaped(&message)), json!({})).await.ok();
+        let user = format!("/user/{}", alice.id);
+        alice.put(&format!("{user}/account_data/m.direct"), json!({ &bob.id: [room] })).await.ok();
+        alice.put(&format!("{user}/rooms/{}/account_data/org.example.b", escaped(&room)), json!({ "n": 2 })).await.ok();
+        let told = |page: &Value| {
+            let (shown, beside) = (&page["rooms"][&room], &page["extensions"]);
+            let receipts = &beside["receipts"]["rooms"][&room]["content"][&message]["m.read"];
+            let of_room = of_type(&beside["account_data"]["rooms"][&room], "org.example.b");
+            (
+                (shown["notification_count"].clone(), shown["is_dm"].clone(), receipts.get(&bob.id).is_some()),
+                of_type(&beside["account_data"]["global"], "m.direct").map(|event| event["content"].clone()),
+                of_room.map(|event| event["content"].clone()),
+            )
+        };
+        let all = ((json!(1), json!(true), true), Some(json!({ &bob.id: [room] })), Some(json!({ "n": 2 })));
+        assert_eq!(told(&slider.asks(&wish).await), all);
+        slider.goes_back_to(before.clone());
+        assert_eq!(told(&slider.asks(&wish).await), all, "once more");
+        // What has changed meanwhile is told as it is now.
+        alice.asks(&room, &format!("receipt/m.read/{}", escaped(&message)), json!({})).await.ok();
+        alice.put(&format!("{user}/account_data/m.direct"), json!({})).await.ok();
+        slider.goes_back_to(before);
+        let page = slider.asks(&wish).await;
+        let now = told(&page);
+        assert_eq!((&now.0.0, now.0.2, &now.1, &now.2), (&json!(0), true, &Some(json!({})), &all.2), "{page}");
+        assert_ne!(now.0.1, json!(true), "{page}");
+        let page = slider.asks(&wish).await;
+        assert_eq!((&page["rooms"], page["extensions"].get("receipts")), (&json!({}), None), "{page}");
     }
 
     async fn a_position_is_of_one_connection_of_one_device(given: Given) {
@@ -234,6 +275,30 @@ each_backend! {
         assert_eq!(timeline_of(&poll.ends().await, &other), [message]);
         let work = server.work_since(&before);
         assert_eq!(work.keys().collect::<Vec<_>>(), [&"persist"], "{work:?}");
+    }
+
+    async fn a_list_of_rooms_that_are_known_is_sorted_in_memory(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let mut rooms = Vec::new();
+        for _ in 0..20 {
+            let room = alice.opens_a_room().await;
+            bob.joins(&room).await;
+            rooms.push(room);
+        }
+        let mut wish = all_rooms(1, of_a_list());
+        wish["lists"]["all"]["ranges"] = json!([[0, 2]]);
+        Slider::of(&alice).asks(&wish).await;
+        let before = server.work();
+        // Each time on a connection of its own, after news of a room that stood at the end.
+        for n in 0..3 {
+            bob.says(&rooms[n], "up").await;
+            let newest = [n, (n + 19) % 20, (n + 18) % 20].map(|n| &rooms[n]);
+            let page = Slider::of(&alice).asks(&wish).await;
+            assert_eq!(rooms_in(&page), sorted(&newest), "{page}");
+        }
+        let work = server.work_since(&before);
+        assert!(!work.contains_key("room_list"), "{work:?}");
     }
 
     async fn a_list_costs_the_same_however_many_rooms_there_are(given: Given) {

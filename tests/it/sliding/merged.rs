@@ -3,6 +3,7 @@
 use reqwest::Method;
 
 use super::*;
+use crate::support::people::escaped;
 
 const PATH: &str = "/_matrix/client/v4/sync";
 
@@ -138,6 +139,43 @@ each_backend! {
         let page = alice.asks_merged(&all(1, all_but(json!([{ "type": word }]))), None).await;
         let page = alice.asks_merged(&all(1, all_but(json!([]))), Some(&page)).await;
         assert_eq!(keys(word, &state_of(&page, &room)), ["*", "y"], "{page}");
+        server.stop().await;
+    }
+
+    async fn what_is_of_no_timeline_is_told_beside_the_rooms(given: Given) {
+        let server = open_server(given).await;
+        let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
+        let room = alice.opens_a_room().await;
+        bob.joins(&room).await;
+        let root = alice.says(&room, "root").await;
+        let answer = alice.answers_in_thread(&room, &root, "answer").await;
+        let on = json!({ "enabled": true });
+        let mut wish = all(10, json!({}));
+        wish["extensions"] = json!({
+            "account_data": on, "receipts": on, "typing": on, "to_device": on, "e2ee": on,
+        });
+        let first = alice.asks_merged(&wish, None).await;
+        assert_eq!(first["extensions"]["e2ee"]["device_one_time_keys_count"], json!({ "signed_curve25519": 0 }), "{first}");
+        let receipt = format!("receipt/m.read/{}", escaped(&answer));
+        bob.asks(&room, &receipt, json!({ "thread_id": root })).await.ok();
+        bob.put(&format!("/rooms/{}/typing/{}", escaped(&room), bob.id), json!({ "typing": true, "timeout": 30_000 })).await.ok();
+        alice.put(&format!("/user/{}/account_data/org.example.a", alice.id), json!({ "n": 1 })).await.ok();
+        let note = json!({ "messages": { &alice.id: { &alice.device: { "body": "note" } } } });
+        bob.put("/sendToDevice/m.x/1", note).await.ok();
+        let page = alice.asks_merged(&wish, Some(&first)).await;
+        let beside = &page["extensions"];
+        let read = &beside["receipts"]["rooms"][&room]["content"][&answer]["m.read"][&bob.id];
+        assert_eq!(read["thread_id"], *root, "{page}");
+        assert_eq!(beside["typing"]["rooms"][&room]["content"]["user_ids"], json!([bob.id]));
+        assert_eq!(of_type(&beside["account_data"]["global"], "org.example.a").unwrap()["content"], json!({ "n": 1 }));
+        assert_eq!(beside["to_device"]["events"][0]["content"]["body"], "note");
+        // What was told is deleted with the token that says so, and told until then.
+        wish["extensions"]["to_device"]["since"] = first["extensions"]["to_device"]["next_batch"].clone();
+        let again = alice.asks_merged(&wish, Some(&first)).await;
+        assert_eq!(again["extensions"]["to_device"]["events"][0]["content"]["body"], "note");
+        wish["extensions"]["to_device"]["since"] = beside["to_device"]["next_batch"].clone();
+        let page = alice.asks_merged(&wish, Some(&page)).await;
+        assert_eq!((&page["rooms"], page["extensions"]["to_device"].get("events")), (&json!({}), None), "{page}");
         server.stop().await;
     }
 

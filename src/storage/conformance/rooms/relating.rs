@@ -153,7 +153,12 @@ fn a_thread_of_thousands_is_paged_to_its_beginning() {
         for (direction, recurse) in [(Direction::Back, true), (Direction::Forward, true), (Direction::Back, false)] {
             let mut expected: Vec<String> = all.clone();
             if !recurse {
-                expected = expected.into_iter().enumerate().filter(|(n, _)| *n < 2_505 && n % 501 != 500).map(|(_, id)| id).collect();
+                expected = expected
+                    .into_iter()
+                    .enumerate()
+                    .filter(|(n, _)| *n < 2_505 && n % 501 != 500)
+                    .map(|(_, id)| id)
+                    .collect();
             }
             let mut query = Related { direction, ..beneath(&room, &root, recurse) };
             if direction == Direction::Back {
