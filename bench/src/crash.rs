@@ -252,6 +252,12 @@ pub async fn run(options: Options) -> Result<bool> {
     if options.server.backend == Backend::Sqlite {
         verdict.check("the database's own check", &integrity(&server.data())?);
     }
+    if world.marks {
+        let (messages, keys) = world.devices.totals();
+        println!("{messages} messages to a device, {keys} keys given");
+        let none = (messages == 0 || keys == 0).then(|| "no message came, or no key was given".to_owned());
+        verdict.check("something was for devices", &none.into_iter().collect::<Vec<_>>());
+    }
     recoveries.sort();
     println!(
         "{} events acknowledged; back after {} ms (median), {} ms (worst)",

@@ -35,6 +35,7 @@ struct Notes {
     since: Option<String>,
     /// Messages that may still come, by their transaction, and whether they have to.
     messages: HashMap<String, bool>,
+    came: usize,
     uploaded: u64,
     left: u64,
     /// Claims that may have taken a key.
@@ -103,6 +104,12 @@ impl Devices {
         Ok(true)
     }
 
+    /// How many messages came, and how many keys were given.
+    pub(super) fn totals(&self) -> (usize, usize) {
+        let notes = self.notes();
+        (notes.came, notes.given.len())
+    }
+
     /// Fetches what came, and looks at what is left.
     pub(super) async fn compare(&self) -> Result<Vec<String>> {
         let (mut came, mut since) = (Vec::new(), self.notes().since.clone());
@@ -120,6 +127,7 @@ impl Devices {
         };
         let mut notes = self.notes();
         (notes.since, notes.left) = (since, left);
+        notes.came += came.len();
         Ok(notes.judge(&came))
     }
 }
@@ -145,7 +153,11 @@ impl Notes {
         }
         let given = self.uploaded - self.left.min(self.uploaded);
         if !(self.given.len() as u64..=self.claims).contains(&given) {
-            violations.push(format!("{given} keys are gone, of {} given and {} claimed", self.given.len(), self.claims));
+            violations.push(format!(
+                "{given} keys are gone, of {} given and {} claimed",
+                self.given.len(),
+                self.claims
+            ));
         }
         violations
     }
