@@ -9,7 +9,7 @@ pub(crate) mod threads;
 
 pub use self::{
     bundles::{Bundle, Bundles, ThreadSummary},
-    paging::{RECURSION_DEPTH, Related, RelatedPage},
+    paging::{PagingBounds, RECURSION_DEPTH, Related, RelatedPage},
     threads::{ThreadPage, ThreadQuery},
 };
 use crate::{

@@ -31,7 +31,9 @@ statements! {
     DEVICE_IDS = "SELECT device_id FROM devices WHERE user_id = $1";
     AWAY_LONGEST = "SELECT device_id FROM devices WHERE user_id = $1 \
         AND device_id NOT IN (SELECT device_id FROM dehydrated_devices WHERE user_id = $1) \
-        ORDER BY COALESCE(last_seen_ms, created_ms) DESC, device_id LIMIT $2 OFFSET $3";
+        ORDER BY COALESCE(last_seen_ms, created_ms) DESC, device_id LIMIT 1000000 OFFSET $2";
+    BACK = "UPDATE devices SET last_seen_ms = $3 WHERE user_id = $1 AND device_id = $2 \
+        AND COALESCE(last_seen_ms, created_ms) < $3";
     DEVICES = "SELECT device_id, display_name, created_ms, last_seen_ms, last_seen_ip FROM devices \
         WHERE user_id = $1 ORDER BY created_ms, device_id";
     DEVICE = "SELECT device_id, display_name, created_ms, last_seen_ms, last_seen_ip FROM devices \
@@ -49,11 +51,9 @@ statements! {
         (SELECT txn_id FROM transactions WHERE user_id = $1 AND device_id = $2 LIMIT $3)";
 }
 
-/// So many devices a user has. With one more, that goes which was away longest: programs that log in at each start and
+/// So many devices a user has, beside a dehydrated one. With one more, that goes which was away longest: programs that log in at each start and
 /// never out would keep their owner out for good.
 pub const MOST_DEVICES: u32 = 1_000;
-/// How many go with one login, of who has too many from before.
-const MOST_ENDED: i64 = 100;
 
 /// The outbox queue that removes what a device left behind. The payload is a [`DeviceCleanup`].
 pub const DEVICE_CLEANUP: &str = "device_cleanup";
@@ -325,6 +325,8 @@ impl Op for Login {
             to_device::forget(tx, &self.user_id, &self.session.device_id).await?;
             dehydrated::forget(tx, &self.user_id, device).await?;
             pushers::forget_devices(tx, &self.user_id, device).await?;
+            // Or it might be the one away longest until its first request.
+            tx.execute(BACK, args![&self.user_id, &self.session.device_id, self.session.created_ms]).await?;
         }
         let ended = again || self.make_room(tx).await? > 0;
         start(tx, &self.user_id, &self.session).await?;
@@ -335,7 +337,7 @@ impl Op for Login {
 impl Login {
     /// Ends what was away longest, if the user can have no more devices. How many there were.
     async fn make_room<T: Tx>(&self, tx: &mut T) -> Result<u64> {
-        let args = args![&self.user_id, MOST_ENDED, i64::from(MOST_DEVICES) - 1];
+        let args = args![&self.user_id, i64::from(MOST_DEVICES) - 1];
         let mut rows = tx.query(AWAY_LONGEST, args).await?;
         let devices: Vec<String> = rows.iter_mut().map(|row| row.get(0)).collect::<Result<_>>()?;
         let token = self.session.token_hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -611,7 +613,8 @@ pub(crate) mod tests {
             register(&store, "@a:x", "D0", 1).await;
             for n in 1..MOST_DEVICES {
                 let mut new = session(&format!("D{n}"), 1);
-                (new.created_ms, new.token_hash[..4]) = (i64::from(n) + 10, n.to_be_bytes());
+                new.created_ms = i64::from(n) + 10;
+                new.token_hash[..4].copy_from_slice(&n.to_be_bytes());
                 store.login("@a:x", Some("hash"), new).await.unwrap();
             }
             let seen = |n: u32| Seen {
@@ -622,10 +625,13 @@ pub(crate) mod tests {
             };
             store.touch_devices(vec![seen(0), seen(2)]).await.unwrap();
             assert_eq!(store.devices("@a:x").await.unwrap().len(), MOST_DEVICES as usize);
-            let again = store.login("@a:x", Some("hash"), session("D5", 2)).await.unwrap();
-            assert_eq!(again, LoggedIn::Done { ended: true });
-            assert_eq!(store.devices("@a:x").await.unwrap().len(), MOST_DEVICES as usize, "it was there before");
-            for (gone, token) in [("D1", 3), ("D3", 4)] {
+            // Who comes again is not away.
+            for (device, token) in [("D1", 2), ("D5", 3)] {
+                let again = NewSession { created_ms: 6_000, ..session(device, token) };
+                assert_eq!(store.login("@a:x", Some("hash"), again).await.unwrap(), LoggedIn::Done { ended: true });
+            }
+            assert_eq!(store.devices("@a:x").await.unwrap().len(), MOST_DEVICES as usize);
+            for (gone, token) in [("D3", 4), ("D4", 5)] {
                 assert!(store.device("@a:x", gone).await.unwrap().is_some());
                 let before = store.head().await.unwrap();
                 let new = NewSession { created_ms: 6_000, ..session(&format!("new {token}"), token) };

@@ -32,7 +32,10 @@ statements! {
             ORDER BY q.pos DESC LIMIT 1)
         FROM devices d WHERE d.user_id = ANY($1) AND (d.device_id = ANY($2) OR d.user_id = ANY($3))
         ORDER BY d.user_id, d.device_id";
-    TRIM = "DELETE FROM to_device WHERE user_id = $1 AND device_id = $2 AND (n <= $3 OR total <= $4)";
+    // Up to the first that stays: so of those that stay no more is read.
+    TRIM = "DELETE FROM to_device WHERE user_id = $1 AND device_id = $2 AND pos < COALESCE((SELECT q.pos FROM to_device q
+        WHERE q.user_id = $1 AND q.device_id = $2 AND q.n > $3 AND q.total > $4 ORDER BY q.pos LIMIT 1),
+        9223372036854775807)";
     WAITING = "SELECT pos, sender, type, content FROM to_device WHERE user_id = $1 AND device_id = $2 AND pos > $3
         ORDER BY pos LIMIT $4";
     // Who has a token of a time that this database does not know was told by another, before a backup was put back.

@@ -19,8 +19,8 @@ use crate::{
     matrix::{User, segment, text},
 };
 
-/// As many keys are there at the begin of a cycle.
-const KEYS: u64 = 100;
+/// As many keys are there at the beginning of a cycle.
+const KEYS: u64 = 150;
 const NO_ROOMS: &str = r#"{"presence":{"types":[]},"room":{"rooms":[]}}"#;
 
 /// A device that senders write to, and take keys of.
@@ -38,8 +38,8 @@ struct Notes {
     came: usize,
     uploaded: u64,
     left: u64,
-    /// Claims that may have taken a key.
-    claims: u64,
+    /// Claims without an answer, each of which may have taken a key.
+    unanswered: u64,
     given: Vec<String>,
 }
 
@@ -76,12 +76,12 @@ impl Devices {
     }
 
     async fn claim(&self, by: &User) -> Result<Reply> {
-        self.notes().claims += 1;
+        self.notes().unanswered += 1;
         let body = json!({ "one_time_keys": { &self.keeper.id: { &self.device: "signed_curve25519" } } });
         by.call(Method::POST, "/_matrix/client/v3/keys/claim", Some(&body)).await
     }
 
-    /// A sender's message or claim; false if the sender is done.
+    /// A message of a sender (with an even number) or a claim (with an odd one); false if the sender is done.
     pub(super) async fn write(
         &self,
         world: &World,
@@ -99,6 +99,7 @@ impl Devices {
             return Ok(true);
         }
         let Some(reply) = insist(met, "a claim", on_error, || self.claim(sender)).await else { return Ok(false) };
+        self.notes().unanswered -= 1;
         let keys = reply.json()?["one_time_keys"][&self.keeper.id][&self.device].take();
         self.notes().given.extend(keys.as_object().into_iter().flatten().map(|(name, _)| name.clone()));
         Ok(true)
@@ -152,12 +153,10 @@ impl Notes {
             violations.push(format!("{} keys were given, of {} names", self.given.len(), names.len()));
         }
         let given = self.uploaded - self.left.min(self.uploaded);
-        if !(self.given.len() as u64..=self.claims).contains(&given) {
-            violations.push(format!(
-                "{given} keys are gone, of {} given and {} claimed",
-                self.given.len(),
-                self.claims
-            ));
+        let known = self.given.len() as u64;
+        if !(known..=known + self.unanswered).contains(&given) {
+            let unanswered = self.unanswered;
+            violations.push(format!("{given} keys are gone; {known} were given, {unanswered} claims have no answer"));
         }
         violations
     }
@@ -173,7 +172,7 @@ mod tests {
             messages: messages.into(),
             uploaded: 10,
             left: 7,
-            claims: 4,
+            unanswered: 2,
             given: vec!["x".to_owned(), "y".to_owned()],
             ..Notes::default()
         }

@@ -7,7 +7,10 @@ use hearth_core::{
     limits::MAX_PAGE,
     token::{TimelineToken, Token},
 };
-use hearth_storage::{Direction, Related, RelatedPage, StoredEvent, ThreadPage, ThreadQuery, VisibilityLog, relations};
+use hearth_storage::{
+    Direction, Related, RelatedPage, StoredEvent, ThreadPage, ThreadQuery, VisibilityLog,
+    relations::{self, PagingBounds},
+};
 use ruma::{EventId, RoomId, serde::Raw};
 
 use super::{Timelines, token};
@@ -15,6 +18,8 @@ use crate::service::shape::{Beside, Reader, Room, redaction_of};
 
 /// Events of a page, if the client doesn't say.
 const DEFAULT_LIMIT: u64 = 20;
+
+const BOUNDS: PagingBounds = PagingBounds { followed: 5_000, looked_at: 5_000 };
 
 /// Behind all of a timeline.
 const END: (i64, i64) = (i64::MAX, i64::MAX);
@@ -76,6 +81,7 @@ impl Timelines {
             to: wish.to.as_ref().map(place),
             direction: wish.direction,
             limit: limit(wish.limit),
+            bounds: BOUNDS,
         };
         let page = self.storage.related(query).await?.ok_or_else(unknown)?;
         let RelatedPage { events, end, log, because, bundles } = page;

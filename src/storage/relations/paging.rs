@@ -45,11 +45,19 @@ statements! {
 /// How far what relates to what relates is followed.
 pub const RECURSION_DEPTH: u32 = 3;
 
-/// Of how many, with what relates to them, a page may be made by following each: of more it takes a walk through the room.
-const MOST_FOLLOWED: usize = 1_000;
+/// How much one page may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct PagingBounds {
+    /// If more than so many belong to an event by however many others, a page of them is a walk through the room from
+    /// where the page begins: to follow each would cost as much for every page.
+    pub followed: usize,
+    /// So many are looked at to find those that are seen and wanted.
+    pub looked_at: usize,
+}
 
-/// How many one request may look at to find those that are seen and wanted.
-const MOST_LOOKED_AT: usize = 5_000;
+/// How many are read at once, at first and at most.
+const FIRST_READ: usize = 20;
+const MOST_READ: usize = 1_000;
 
 /// Which page is asked for.
 #[derive(Clone, Debug)]
@@ -69,6 +77,7 @@ pub struct Related {
     pub to: Option<Boundary>,
     pub direction: Direction,
     pub limit: usize,
+    pub bounds: PagingBounds,
 }
 
 /// A page of what relates, in the order asked for.
@@ -124,16 +133,21 @@ impl Related {
     ) -> Result<(Vec<StoredEvent>, Option<Boundary>)> {
         let tree = if self.recurse { self.tree(tx, parent).await? } else { None };
         let mut tree = tree.map(|tree| self.in_order(tree));
-        let (mut events, mut at, mut looked_at) = (Vec::new(), self.from, 0);
+        // Nothing relates to an event before that is there.
+        let begin = (parent.topo, parent.topo_minor);
+        let at = self.either(self.from, if self.recurse { self.from.max(begin) } else { self.from });
+        let (mut events, mut at, mut looked_at) = (Vec::new(), at, 0);
+        let mut most = (self.limit * 2).clamp(FIRST_READ, MOST_READ);
         loop {
             let (found, end) = match tree.take() {
                 Some(tree) => (tree, None),
-                None if self.recurse => self.next_of_all(tx, parent, at).await?,
-                None => self.next(tx, parent, at).await?,
+                None if self.recurse => self.next_of_all(tx, parent, at, most).await?,
+                None => self.next(tx, parent, at, most).await?,
             };
             looked_at += found.len();
+            most = (most * 2).min(MOST_READ);
             let wanted: Vec<Found> = found.into_iter().filter(|f| f.is_wanted).collect();
-            for chunk in wanted.chunks(self.limit + 1) {
+            for chunk in wanted.chunks((self.limit + 1).max(FIRST_READ)) {
                 let read = events_by_sn(tx, chunk.iter().map(|f| f.sn).collect()).await?;
                 let mut read: HashMap<i64, StoredEvent> = read.into_iter().map(|e| (e.sn, e)).collect();
                 for f in chunk {
@@ -149,7 +163,7 @@ impl Related {
             }
             match end {
                 None => return Ok((events, None)),
-                Some(end) if looked_at >= MOST_LOOKED_AT => return Ok((events, Some(end))),
+                Some(end) if looked_at >= self.bounds.looked_at => return Ok((events, Some(end))),
                 Some(end) => at = end,
             }
         }
@@ -161,12 +175,12 @@ impl Related {
         tx: &mut R,
         parent: &StoredEvent,
         at: Boundary,
+        most: usize,
     ) -> Result<(Vec<Found>, Option<Boundary>)> {
-        let most = (self.limit * 2).clamp(20, 1_000);
         let stmt = self.either(BACK, FORWARD);
         let args = args![self.room_sn, at.0, at.1, &self.event_id, i64::try_from(most).unwrap_or(i64::MAX)];
         let found = self.found(tx.query(stmt, args).await?, parent)?;
-        Ok(self.until_here(found, most))
+        Ok(self.until_here(found, most, None))
     }
 
     /// All that belongs to the event by however many others, in no order; `None` if that is more than is followed.
@@ -176,11 +190,11 @@ impl Related {
             if targets.is_empty() {
                 break;
             }
-            let most = i64::try_from(MOST_FOLLOWED - all.len() + 1).unwrap_or(i64::MAX);
+            let most = i64::try_from(self.bounds.followed - all.len() + 1).unwrap_or(i64::MAX);
             let found = self.found(tx.query(BENEATH, args![self.room_sn, targets, most]).await?, parent)?;
             targets = found.iter().map(|f| f.event_id.clone()).collect();
             all.extend(found);
-            if all.len() > MOST_FOLLOWED {
+            if all.len() > self.bounds.followed {
                 return Ok(None);
             }
         }
@@ -194,8 +208,8 @@ impl Related {
         tx: &mut R,
         parent: &StoredEvent,
         at: Boundary,
+        most: usize,
     ) -> Result<(Vec<Found>, Option<Boundary>)> {
-        let most = (self.limit * 2).clamp(200, 1_000);
         let stmt = self.either(ALL_BACK, ALL_FORWARD);
         let args = args![self.room_sn, at.0, at.1, i64::try_from(most).unwrap_or(i64::MAX)];
         let mut found = self.found(tx.query(stmt, args).await?, parent)?;
@@ -223,7 +237,7 @@ impl Related {
         for (f, above) in found.iter_mut().zip(above) {
             f.is_wanted = above.is_some();
         }
-        Ok(self.until_here(found, most))
+        Ok(self.until_here(found, most, Some((parent.topo, parent.topo_minor))))
     }
 
     fn found(&self, rows: Vec<Row>, parent: &StoredEvent) -> Result<Vec<Found>> {
@@ -242,12 +256,18 @@ impl Related {
         Ok(found)
     }
 
-    /// Of these in order, of which `most` were asked for, those that are not beyond the end; and where to go on if there
-    /// may be more.
-    fn until_here(&self, mut found: Vec<Found>, most: usize) -> (Vec<Found>, Option<Boundary>) {
+    /// Of these in order, of which `most` were asked for, those that are not beyond the end, nor before the beginning of
+    /// what there is; and where to go on if there may be more.
+    fn until_here(
+        &self,
+        mut found: Vec<Found>,
+        most: usize,
+        begin: Option<Boundary>,
+    ) -> (Vec<Found>, Option<Boundary>) {
         let is_last = found.len() < most;
-        let last = found.last().filter(|last| !is_last && !self.is_beyond(last.key)).map(|last| self.behind(last.key));
-        found.retain(|f| !self.is_beyond(f.key));
+        let is_there = |key: Boundary| !self.is_beyond(key) && begin.is_none_or(|begin| key >= begin);
+        let last = found.last().filter(|last| !is_last && is_there(last.key)).map(|last| self.behind(last.key));
+        found.retain(|f| is_there(f.key));
         (found, last)
     }
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     Outcome, Run, ensure, failure,
-    readers::{answered, parsed},
+    readers::{MOST_PAGES, answered, parsed},
     watch::{Eyes, id_of},
     world::{Access, Event, Room, Sight},
 };
@@ -50,14 +50,18 @@ fn beneath(room: &Room, at: usize, others: u32) -> BTreeSet<usize> {
 }
 
 impl Eyes<'_> {
-    /// Whether the reader is surely shown the event where they page.
-    fn must_see(&self, at: usize) -> bool {
-        let is_there = match self.room.access(self.user) {
+    /// Whether the event is in the part of the room that the reader has to do with.
+    fn reaches(&self, at: usize) -> bool {
+        match self.room.access(self.user) {
             Access::Now => true,
             Access::Until(until) => at <= until,
             Access::None => false,
-        };
-        is_there && self.sights[at] == Sight::Must
+        }
+    }
+
+    /// Whether the reader is surely shown the event where they page.
+    fn must_see(&self, at: usize) -> bool {
+        self.reaches(at) && self.sights[at] == Sight::Must
     }
 }
 
@@ -80,19 +84,16 @@ impl Run<'_> {
         let parent = &eyes.room.events[at];
         let reader = Reader { user: eyes.user, device: "D" };
         let (mut from, mut shown) = (None, Vec::new());
-        loop {
+        for n in 0.. {
+            ensure!(n < MOST_PAGES, "the pages of relations don't end");
             let wish =
                 RelationWish { rel_type: None, event_type: None, recurse, from, to: None, direction, limit: Some(3) };
             let page = self.services().timelines.related::<Value>(reader, &eyes.room.id, &parent.id, wish).await;
             let sight = eyes.room.sights(eyes.user)[at];
             let Some(page) = answered(page)? else {
                 // Whom the reader ignores, they may still ask for what belongs to.
-                ensure!(
-                    sight != Sight::Must || !eyes.must_see(at),
-                    "{} may see {}, but not what belongs to it",
-                    eyes.user,
-                    parent.id
-                );
+                let must = sight == Sight::Must && eyes.reaches(at);
+                ensure!(!must, "{} may see {}, but not what belongs to it", eyes.user, parent.id);
                 return Ok(());
             };
             ensure!(sight != Sight::Never, "what belongs to {} is not for {}", parent.id, eyes.user);
@@ -122,7 +123,8 @@ impl Run<'_> {
     async fn threads(&self, eyes: &Eyes<'_>) -> Outcome<()> {
         let reader = Reader { user: eyes.user, device: "D" };
         let (mut from, mut shown) = (None, BTreeSet::new());
-        loop {
+        for n in 0.. {
+            ensure!(n < MOST_PAGES, "the pages of threads don't end");
             let wish = ThreadWish { participated: false, from, limit: Some(2) };
             let page = answered(self.services().timelines.threads::<Value>(reader, &eyes.room.id, wish).await)?;
             let access = eyes.room.access(eyes.user);
@@ -182,9 +184,16 @@ impl Run<'_> {
         let reader = Reader { user: eyes.user, device: "D" };
         for (ts, direction) in [(0, Direction::Forward), (i64::MAX, Direction::Back)] {
             let near = self.services().timelines.event_near(reader, &eyes.room.id, ts, direction).await;
-            let Some((id, _)) = answered(near)? else { continue };
+            let mut surely = (0..eyes.room.events.len()).filter(|at| eyes.must_see(*at));
+            let surely = if direction == Direction::Forward { surely.next() } else { surely.next_back() };
+            let Some((id, _)) = answered(near)? else {
+                ensure!(surely.is_none(), "{} may see {surely:?}, but not when it was", eyes.user);
+                continue;
+            };
             let (at, _) = eyes.room.find(id.as_str()).ok_or_else(|| failure("a moment of nothing"))?;
             ensure!(eyes.sights[at] != Sight::Never, "{} is told when {id} was", eyes.user);
+            let is_nearer = |surely| if direction == Direction::Forward { at <= surely } else { at >= surely };
+            ensure!(surely.is_none_or(is_nearer), "{id} is at {at}, beyond {surely:?}");
         }
         Ok(())
     }
@@ -195,7 +204,7 @@ impl Run<'_> {
         let reader = Reader { user, device: "D" };
         let wish = Wish { limit: Some(100), ..Wish::default() };
         let found = answered(self.services().notifications.page(reader, wish).await)?;
-        for told in found.map(|found| found.notifications).unwrap_or_default() {
+        for told in found.ok_or_else(|| failure("notifications are refused"))?.notifications {
             let at = self.world.rooms.iter().position(|room| room.id == told.room_id);
             let eyes = self.eyes(at.ok_or_else(|| failure("a notification of no room"))?, user, "D");
             let event = parsed(&told.event)?;

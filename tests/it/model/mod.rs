@@ -3,8 +3,8 @@
 //! A history is a list of operations that its seed decides. They are done one after another by the services of a server
 //! without sockets, many histories at a time on one database; whatever happened is written into a plain list as well. By
 //! that list each answer is judged: syncs from tokens of any age, laid one over the other as clients do; pages into the
-//! gaps they leave; pages both ways, single events, the state, the members, what belongs to an event; what is unread, by whatever push
-//! rules their reader had. A history that fails is made shorter as long as it fails, and told.
+//! gaps they leave; pages both ways, single events, the state, the members, what belongs to an event, threads, moments and
+//! notifications; what is unread, by whatever push rules their reader had. A history that fails is made shorter as long as it fails, and told.
 //!
 //! `HEARTH_MODEL_HISTORIES` is how many histories are tried on each engine, `HEARTH_MODEL_SEED` the seed of the first.
 

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// More pages than any of these rooms has.
-const MOST_PAGES: usize = 500;
+pub const MOST_PAGES: usize = 500;
 
 pub fn parsed<T>(raw: &Raw<T>) -> Outcome<Value> {
     serde_json::from_str(raw.json().get()).map_err(failure)

@@ -1,7 +1,12 @@
 //! Which events relate to which.
 
 use super::*;
-use crate::{Related, ThreadQuery, relations::Relations as _, testing::on_sqlite, tx::Stmt};
+use crate::{
+    Related, ThreadQuery,
+    relations::{PagingBounds, Relations as _},
+    testing::on_sqlite,
+    tx::Stmt,
+};
 
 const RELATIONS: Stmt = Stmt::new(
     "relations",
@@ -34,6 +39,23 @@ fn beneath(room: &Room, event_id: &str, recurse: bool) -> Related {
         to: None,
         direction: Direction::Back,
         limit: 900,
+        bounds: PagingBounds { followed: 1_000, looked_at: 5_000 },
+    }
+}
+
+/// All pages, and how many there were.
+async fn all_pages(store: &Store, mut query: Related) -> (Vec<String>, usize) {
+    if query.direction == Direction::Forward {
+        query.from = (0, i64::MIN);
+    }
+    let (mut found, mut pages) = (Vec::new(), 0);
+    loop {
+        let page = store.related(query.clone()).await.unwrap().unwrap();
+        found.extend(ids(&page.events));
+        pages += 1;
+        let Some(end) = page.end else { return (found, pages) };
+        assert!(pages < 1_000 && end != query.from, "the pages don't end");
+        query.from = end;
     }
 }
 
@@ -160,19 +182,10 @@ fn a_thread_of_thousands_is_paged_to_its_beginning() {
                     .map(|(_, id)| id)
                     .collect();
             }
-            let mut query = Related { direction, ..beneath(&room, &root, recurse) };
             if direction == Direction::Back {
                 expected.reverse();
-            } else {
-                query.from = (0, i64::MIN);
             }
-            let mut found = Vec::new();
-            loop {
-                let page = store.related(query.clone()).await.unwrap().unwrap();
-                found.extend(ids(&page.events));
-                let Some(end) = page.end else { break };
-                query.from = end;
-            }
+            let (found, _) = all_pages(&store, Related { direction, ..beneath(&room, &root, recurse) }).await;
             assert_eq!(found, expected, "{direction:?} {recurse}");
         }
         let threads = ThreadQuery {
@@ -188,6 +201,76 @@ fn a_thread_of_thousands_is_paged_to_its_beginning() {
         assert_eq!(ids(&page.roots), [&*root]);
         let thread = page.bundles[&page.roots[0].sn].thread.as_ref().unwrap();
         assert_eq!((thread.count, thread.participated), (2_500, true));
+    });
+}
+
+#[test]
+fn a_walk_through_the_room_finds_what_following_finds() {
+    each_backend(|store| async move {
+        let mut room = store.makes_room("a").await;
+        let other = store.says(&mut room, &[message(ALICE, "other")]).await.remove(0);
+        let foreign = async |room: &mut Room, n: usize| {
+            let all = (0..n).map(|_| says(BOB, "m.reaction", relating("m.reference", &other)));
+            store.says(room, &all.collect::<Vec<_>>()).await;
+        };
+        foreign(&mut room, 50).await;
+        let root = store.says(&mut room, &[message(ALICE, "root")]).await.remove(0);
+        let mut beneath_it = vec![root.clone()];
+        for n in 0..60 {
+            // Only what relates to nothing begins a thread.
+            let (rel_type, target) = match n % 4 {
+                0 => ("m.thread", 0),
+                1 => ("m.replace", n * 7 % beneath_it.len()),
+                _ => ("m.reference", n * 7 % beneath_it.len()),
+            };
+            let (kind, target) = (["m.room.message", "m.reaction"][n / 4 % 2], &beneath_it[target]);
+            let said = store.says(&mut room, &[says(ALICE, kind, relating(rel_type, target))]).await;
+            beneath_it.extend(said);
+            foreign(&mut room, n % 5).await;
+        }
+        foreign(&mut room, 50).await;
+
+        let whole = beneath(&room, &root, true);
+        let middle = store.related(Related { limit: 20, ..whole.clone() }).await.unwrap().unwrap().end;
+        for direction in [Direction::Back, Direction::Forward] {
+            for (rel_type, event_type, to, limit) in [
+                (None, None, None, 900),
+                (None, None, None, 3),
+                (Some("m.thread"), None, None, 4),
+                (None, Some("m.reaction"), None, 1),
+                (Some("m.reference"), Some("m.room.message"), None, 2),
+                (None, None, middle, 5),
+            ] {
+                let wish = |followed: usize, looked_at: usize| Related {
+                    rel_type: rel_type.map(str::to_owned),
+                    event_type: event_type.map(str::to_owned),
+                    to,
+                    limit,
+                    direction,
+                    bounds: PagingBounds { followed, looked_at },
+                    ..whole.clone()
+                };
+                let what = format!("{direction:?} {rel_type:?} {event_type:?} {to:?} {limit}");
+                let (followed, pages) = all_pages(&store, wish(1_000, 1_000)).await;
+                assert!(!followed.is_empty(), "{what}");
+                // Wholly by walks: of any length, and with pages that end before anything is found.
+                for looked_at in [1_000, 1] {
+                    let (walked, more) = all_pages(&store, wish(0, looked_at)).await;
+                    assert_eq!(walked, followed, "{what}, {looked_at} at once");
+                    assert!(more >= pages);
+                }
+            }
+        }
+        // What was before the event is not walked through.
+        let forward = Related {
+            direction: Direction::Forward,
+            from: (0, i64::MIN),
+            limit: 1,
+            bounds: PagingBounds { followed: 0, looked_at: 1 },
+            ..whole
+        };
+        let first = store.related(forward).await.unwrap().unwrap();
+        assert_eq!(ids(&first.events), [&*beneath_it[1]]);
     });
 }
 

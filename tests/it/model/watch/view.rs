@@ -115,7 +115,7 @@ impl Telling<'_> {
             let mut then = self.beside(places).unwrap_or_default()..=self.surely_until;
             let was = then.any(|then| room.events[then].current.get(&key) == Some(&room.events[at].id));
             // Of the end, the membership that stands now: not the last, where a merge of forks took that away.
-            let stands = || at == self.last || room.state().get(&key) == Some(&room.events[at].id);
+            let stands = || room.state().get(&key) == Some(&room.events[at].id);
             let own_end = || self.own_end && key == member(eyes.user) && stands();
             ensure!(was || own_end(), "the state is another: {event}");
             ensure!(state.insert(key.clone(), room.events[at].id.clone()).is_none(), "{key:?} twice in the state");
