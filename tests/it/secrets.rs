@@ -73,6 +73,40 @@ async fn has_secrets(person: &Person, reader: &Person) {
     person.put(&format!("/room_keys/keys/{r}/s?version={version}"), key).await.ok();
     let one_time = json!({ "one_time_keys": { "org.example:A": { "key": private("one-time key") } } });
     person.post("/keys/upload", one_time).await.ok();
+    // What is looked up, followed and kept of it.
+    let (device, _) = person.publishes().await;
+    let one_time = json!({ "one_time_keys": crate::e2ee::one_time(person, &["A"], false) });
+    person.uploads(one_time).await.ok();
+    let claim = json!({ "one_time_keys": { &person.id: { &person.device: "signed_curve25519" } } });
+    reader.post("/keys/claim", claim).await.ok();
+    reader.post("/keys/query", json!({ "device_keys": { &person.id: [] } })).await.ok();
+    person.post("/keys/signatures/upload", json!({ &person.id: { private("device"): { "a": private("b") } } })).await;
+    drop(device);
+    person.get(&format!("/room_keys/keys?version={version}")).await.ok();
+    reader.get("/notifications?limit=5").await.ok();
+    for (path, body) in [
+        ("v1/rooms/ROOM/relations/EVENT?recurse=true", None),
+        ("unstable/io.element.msc4306/rooms/ROOM/thread/EVENT/subscription", Some(json!({}))),
+        (
+            "unstable/org.matrix.msc3814.v1/dehydrated_device",
+            Some(
+                json!({ "device_id": "D", "device_data": { "algorithm": private("a"), "device_pickle": private("p") } }),
+            ),
+        ),
+    ] {
+        let path = format!("/_matrix/client/{}", path.replace("ROOM", &r).replace("EVENT", &escaped(&said)));
+        let method = if body.is_some() { Method::PUT } else { Method::GET };
+        let request = reader.http().request(method, &path).bearer_auth(&reader.token);
+        reader.http().send(if let Some(body) = body { request.json(&body) } else { request }).await;
+    }
+    let slide = json!({
+        "conn_id": PRIVATE, "lists": { PRIVATE: { "ranges": [[0, 9]], "timeline_limit": 9, "required_state": [["*", "*"]] } },
+        "extensions": { "to_device": { "enabled": true }, "account_data": { "enabled": true } },
+    });
+    for reader in [person, reader] {
+        reader.slides("timeout=0", &slide).await.ok();
+    }
+
     person
         .put("/presence/@alice:test.example/status", json!({ "presence": "online", "status_msg": private("status") }))
         .await;

@@ -15,7 +15,7 @@ pub fn routes(r: Routes) -> Routes {
 const VERSIONS: [&str; 4] = ["r0.5.0", "r0.6.0", "r0.6.1", "v1.1"];
 
 /// What works, but belongs to versions that are not named yet, or had another name at first.
-const UNSTABLE: [&str; 11] = [
+const UNSTABLE: [&str; 13] = [
     // Cross-signing.
     "org.matrix.e2e_cross_signing",
     // Threads, their list, and relations that are read forwards.
@@ -27,6 +27,10 @@ const UNSTABLE: [&str; 11] = [
     "org.matrix.msc3773",
     // What relates to what relates.
     "org.matrix.msc3981",
+    // Receipts that only their sender sees.
+    "org.matrix.msc2285.stable",
+    // Mentions in a field of their own. Clients judge by the old rules, too, unless they are told of it.
+    "org.matrix.msc3952_intentional_mentions",
     // The reader's membership on events.
     "org.matrix.msc4115.membership_on_events",
     // The state after a timeline.

@@ -130,6 +130,43 @@ fn what_is_unread_is_a_difference_of_totals() {
     });
 }
 
+/// How many rows there are, wherever a message could leave one.
+struct Rows;
+
+impl Query for Rows {
+    const NAME: &'static str = "test_rows";
+    type Out = i64;
+
+    async fn run<R: Reads>(&self, tx: &mut R) -> Result<i64> {
+        let stmt = crate::tx::Stmt::new(
+            "test_rows",
+            "SELECT (SELECT COUNT(*) FROM events) + (SELECT COUNT(*) FROM push_totals)
+                + (SELECT COUNT(*) FROM push_threads) + (SELECT COUNT(*) FROM push_redacted)
+                + (SELECT COUNT(*) FROM receipts) + (SELECT COUNT(*) FROM memberships)
+                + (SELECT COUNT(*) FROM membership_changes) + (SELECT COUNT(*) FROM transactions)
+                + (SELECT COUNT(*) FROM device_lists) + (SELECT COUNT(*) FROM outbox)",
+        );
+        tx.query_one(stmt, &[]).await?.get(0)
+    }
+}
+
+#[test]
+fn a_message_is_as_many_rows_for_many_members_as_for_few() {
+    each_backend(|store| async move {
+        let alice = USERS[0];
+        let mut added = Vec::new();
+        for (name, members) in [("a", 2), ("b", 50)] {
+            let mut room = store.makes_room(name).await;
+            let joins = (0..members).map(|n| membership(alice, &format!("@member{n}:x"), "join"));
+            store.says(&mut room, &joins.collect::<Vec<_>>()).await;
+            let before = store.read(Rows).await.unwrap();
+            store.counts(&mut room, message(alice, "to all"), notice(Place::Main, counts(1, 0), &[])).await;
+            added.push(store.read(Rows).await.unwrap() - before);
+        }
+        assert!(added[0] > 0 && added[0] == added[1], "{added:?}");
+    });
+}
+
 #[test]
 fn the_same_receipt_again_is_nothing_new() {
     each_backend(|store| async move {

@@ -12,7 +12,7 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 use hearth_core::{Error, Result, sliding::Config, token::Position};
 use hearth_storage::{SavedConnection, Storage};
-use moka::{ops::compute::Op, sync::Cache};
+use moka::{notification::RemovalCause, ops::compute::Op, policy::EvictionPolicy, sync::Cache};
 use ruma::OwnedUserId;
 use serde::{Deserialize, Serialize};
 
@@ -164,25 +164,51 @@ struct Connection {
 
 type Device = (OwnedUserId, String);
 
+/// What is not written down.
+#[derive(Default)]
+struct Unsaved {
+    /// Those to whom more was told since.
+    devices: HashSet<Device>,
+    /// Those of them that memory has no room for any more.
+    parting: HashMap<Device, Arc<Vec<Connection>>>,
+}
+
 /// The connections of all devices.
 pub(in crate::sync) struct Connections {
     devices: Cache<Device, Arc<Vec<Connection>>>,
-    /// Those of which more was told than is written down.
-    unsaved: Mutex<HashSet<Device>>,
+    unsaved: Arc<Mutex<Unsaved>>,
     /// Those that were told something by another process while this one knew of them.
     wandering: Cache<Device, ()>,
 }
 
 impl Connections {
     pub(in crate::sync) fn new() -> Self {
+        Self::with_room_for(BYTES)
+    }
+
+    fn with_room_for(bytes: u64) -> Self {
+        let unsaved = Arc::<Mutex<Unsaved>>::default();
+        let parting = Arc::clone(&unsaved);
+        let parts = move |device: Arc<Device>, connections, cause| {
+            let mut unsaved = parting.lock().unwrap_or_else(PoisonError::into_inner);
+            if cause == RemovalCause::Size && unsaved.devices.remove(&*device) {
+                unsaved.parting.insert((*device).clone(), connections);
+            }
+        };
         let weigh = |_: &Device, connections: &Arc<Vec<Connection>>| {
             // States that follow on each other share most of what they know.
             let one = |c: &Connection| c.states.iter().map(|s| s.bytes()).max().unwrap_or_default() * 2;
             u32::try_from(256 + connections.iter().map(one).sum::<usize>()).unwrap_or(u32::MAX)
         };
         Self {
-            devices: Cache::builder().weigher(weigh).max_capacity(BYTES).build(),
-            unsaved: Mutex::default(),
+            devices: Cache::builder()
+                .weigher(weigh)
+                .max_capacity(bytes)
+                // Whoever is new is of more use than whoever came often, and will not again.
+                .eviction_policy(EvictionPolicy::lru())
+                .eviction_listener(parts)
+                .build(),
+            unsaved,
             wandering: Cache::builder().max_capacity(WANDERERS).time_to_idle(WANDERING).build(),
         }
     }
@@ -198,7 +224,11 @@ impl Connections {
         if let Some(state) = self.known(reader, conn_id, position) {
             return Ok(state);
         }
-        // The server was started since, or another process has answered.
+        self.take_back(reader);
+        if let Some(state) = self.known(reader, conn_id, position) {
+            return Ok(state);
+        }
+        // The server was started since, another process has answered, or memory had no room for it.
         if self.devices.get(&device(reader)).is_some_and(|known| known.iter().any(|c| *c.conn_id == *conn_id)) {
             self.wandering.insert(device(reader), ());
         }
@@ -236,15 +266,21 @@ impl Connections {
     }
 
     /// The client is given this state with an answer that follows on `base`, or begins anew.
-    pub(super) fn give(&self, reader: Reader<'_>, conn_id: &str, base: Option<&State>, state: State, now_ms: i64) {
+    pub(super) fn give(&self, reader: Reader<'_>, conn_id: &str, base: Option<&Arc<State>>, state: State, now_ms: i64) {
         let state = Arc::new(state);
+        // First, as it may have to go again at once.
+        self.note(reader);
         let Some(base) = base else {
             self.put(reader, Connection { conn_id: conn_id.into(), used_ms: now_ms, states: vec![state] });
-            self.note(reader);
             return;
         };
+        self.take_back(reader);
         self.devices.entry(device(reader)).and_compute_with(|entry| {
-            let Some(entry) = entry else { return Op::Nop };
+            let Some(entry) = entry else {
+                // It had to go while its client waited for this answer.
+                let states = vec![Arc::clone(base), state];
+                return Op::Put(Arc::new(vec![Connection { conn_id: conn_id.into(), used_ms: now_ms, states }]));
+            };
             let mut connections = (**entry.value()).clone();
             let connection = connections.iter_mut().find(|c| *c.conn_id == *conn_id);
             // If the client has gone on since, it does not wait for this answer any more.
@@ -258,7 +294,6 @@ impl Connections {
             }
             Op::Put(Arc::new(connections))
         });
-        self.note(reader);
     }
 
     fn put(&self, reader: Reader<'_>, connection: Connection) {
@@ -274,12 +309,23 @@ impl Connections {
     }
 
     fn note(&self, reader: Reader<'_>) {
-        self.unsaved().insert(device(reader));
+        self.unsaved().devices.insert(device(reader));
+    }
+
+    /// Somebody comes whose connections had to go, and are not written down yet.
+    fn take_back(&self, reader: Reader<'_>) {
+        let parting = self.unsaved().parting.remove(&device(reader));
+        let Some(connections) = parting else { return };
+        self.note(reader);
+        for connection in connections.iter() {
+            self.put(reader, connection.clone());
+        }
     }
 
     /// Writes down what was told since this was last done.
     pub(super) async fn save(&self, storage: &dyn Storage) -> Result<()> {
-        let unsaved = std::mem::take(&mut *self.unsaved());
+        self.save_those_parting(storage).await?;
+        let unsaved = std::mem::take(&mut self.unsaved().devices);
         let save = |device: Device| async move {
             let saved = self.save_device(storage, &device).await;
             (device, saved)
@@ -289,11 +335,25 @@ impl Connections {
         let mut outcome = Ok(());
         while let Some((device, saved)) = saving.next().await {
             if saved.is_err() {
-                self.unsaved().insert(device);
+                self.unsaved().devices.insert(device);
                 outcome = outcome.and(saved);
             }
         }
         outcome
+    }
+
+    /// Writes down those that memory has no room for: whoever takes their place waits for it.
+    pub(super) async fn save_those_parting(&self, storage: &dyn Storage) -> Result<()> {
+        let parting = self.unsaved().parting.clone();
+        for (device, connections) in parting {
+            Self::write(storage, &device, &connections).await?;
+            let mut unsaved = self.unsaved();
+            // Unless they came back, and went again.
+            if unsaved.parting.get(&device).is_some_and(|now| Arc::ptr_eq(now, &connections)) {
+                unsaved.parting.remove(&device);
+            }
+        }
+        Ok(())
     }
 
     /// Writes down what was told to a device whose requests reach this process and others in turn: the next one has to
@@ -303,12 +363,18 @@ impl Connections {
         if !self.wandering.contains_key(&device) {
             return Ok(());
         }
-        self.unsaved().remove(&device);
+        self.unsaved().devices.remove(&device);
         self.save_device(storage, &device).await
     }
 
     async fn save_device(&self, storage: &dyn Storage, device: &Device) -> Result<()> {
-        let Some(connections) = self.devices.get(device) else { return Ok(()) };
+        match self.devices.get(device) {
+            Some(connections) => Self::write(storage, device, &connections).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn write(storage: &dyn Storage, device: &Device, connections: &[Connection]) -> Result<()> {
         let saved = connections.iter().map(|c| {
             let body = serde_json::to_string(&c.states).map_err(Error::internal)?;
             Ok(SavedConnection { conn_id: c.conn_id.to_string(), body, used_ms: c.used_ms })
@@ -318,7 +384,7 @@ impl Connections {
         Ok(storage.save_connections(device.0.as_str(), &device.1, saved, most).await?)
     }
 
-    fn unsaved(&self) -> MutexGuard<'_, HashSet<Device>> {
+    fn unsaved(&self) -> MutexGuard<'_, Unsaved> {
         self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -351,20 +417,20 @@ mod tests {
         let known = |key| all.known(phone(), "a", at(key)).map(|state| state.key);
         all.give(phone(), "a", None, state(1), 0);
         assert_eq!((known(1), known(2)), (Some(1), None));
-        all.give(phone(), "a", Some(&state(1)), state(2), 0);
+        all.give(phone(), "a", Some(&Arc::new(state(1))), state(2), 0);
         // Lost, and answered again; nobody knows which of them will be read.
         assert_eq!(known(1), Some(1));
-        all.give(phone(), "a", Some(&state(1)), state(3), 0);
+        all.give(phone(), "a", Some(&Arc::new(state(1))), state(3), 0);
         assert_eq!((known(1), known(2)), (Some(1), Some(2)));
         assert_eq!((known(1), known(3)), (None, None), "whoever has 2 needs neither");
         // The answer to a request that was given up.
-        all.give(phone(), "a", Some(&state(1)), state(4), 0);
+        all.give(phone(), "a", Some(&Arc::new(state(1))), state(4), 0);
         assert_eq!((known(4), known(2)), (None, Some(2)));
         assert!(all.known(phone(), "b", at(2)).is_none());
         assert!(all.known(Reader { device: "LAPTOP", ..phone() }, "a", at(2)).is_none());
         assert!(all.known(phone(), "a", Position { pos: 8, key: 2 }).is_none());
         for key in 5..20 {
-            all.give(phone(), "a", Some(&state(2)), state(key), 0);
+            all.give(phone(), "a", Some(&Arc::new(state(2))), state(key), 0);
         }
         assert_eq!((known(5), known(2), known(19)), (None, Some(2), Some(19)));
         all.give(phone(), "a", None, state(30), 0);
@@ -379,6 +445,27 @@ mod tests {
         }
         assert!(all.known(phone(), "0", at(0)).is_none());
         assert!(all.known(phone(), "1", at(1)).is_some() && all.known(phone(), "8", at(8)).is_some());
+    }
+
+    #[test]
+    fn what_memory_has_no_room_for_is_kept_until_it_is_written_down() {
+        let all = Connections::with_room_for(2_000);
+        let devices: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+        let reader = |n: usize| Reader { device: &devices[n], ..phone() };
+        for n in 0..20 {
+            all.give(reader(n), "a", None, state(1), 0);
+        }
+        all.devices.run_pending_tasks();
+        let is_there = |n: usize| all.known(reader(n), "a", at(1)).is_some();
+        assert!(is_there(19) && !is_there(0), "the newest stays");
+        assert_eq!(all.unsaved().parting.len(), (0..20).filter(|n| !is_there(*n)).count());
+        all.take_back(reader(0));
+        assert!(is_there(0));
+        // One that goes while its client waits is there again with the answer.
+        assert!(!is_there(1));
+        all.unsaved().parting.clear();
+        all.give(reader(1), "a", Some(&Arc::new(state(1))), state(2), 0);
+        assert!(is_there(1) && all.known(reader(1), "a", at(2)).is_some());
     }
 
     #[test]

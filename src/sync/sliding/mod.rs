@@ -50,7 +50,6 @@ impl Syncs {
             Some(position) => Some(self.connections.state(&*self.storage, reader, &wish.conn_id, position).await?),
             None => None,
         };
-        let base = base.as_deref();
         let told = self.acknowledge_by(reader, &wish).await?;
         let deadline = tokio::time::Instant::now() + wish.timeout.min(self.timeouts.max);
         let mut known = self.following.get(reader.user).unwrap_or_else(|| Arc::new(Following::nothing()));
@@ -58,7 +57,7 @@ impl Syncs {
         // Subscribed before the read: what is committed after the read wakes us.
         let mut waiter = self.notifier.subscribe(rooms.chain([Wake::User(reader.user.as_str().into())]));
         // Whoever may have messages waiting for them, of which memory knows nothing, has to look.
-        let mut from_memory = has_its_messages(&wish, base);
+        let mut from_memory = has_its_messages(&wish, base.as_deref());
         loop {
             // The poll of a session that has ended is not to be told what happens now. The next request says whose it was.
             if let Some(position) = wish.pos
@@ -68,7 +67,7 @@ impl Syncs {
             }
             let over = tokio::time::Instant::now() >= deadline || self.shutdown.is_said();
             // Boxed, as what a read needs is much, and those who wait are many.
-            let turn = Box::pin(self.turn(reader, &wish, base, told, from_memory)).await?;
+            let turn = Box::pin(self.turn(reader, &wish, base.as_deref(), told, from_memory)).await?;
             from_memory = true;
             let following = Arc::clone(&turn.following);
             let news = following.rooms.iter().filter(|sn| known.rooms.binary_search(sn).is_err());
@@ -78,8 +77,9 @@ impl Syncs {
             known = following;
             if over || base.is_none() || turn.says_something() {
                 let Turn { slid, state, .. } = turn;
-                self.connections.give(reader, &wish.conn_id, base, state, self.clock.now_ms());
+                self.connections.give(reader, &wish.conn_id, base.as_ref(), state, self.clock.now_ms());
                 self.connections.save_if_it_wanders(&*self.storage, reader).await?;
+                self.connections.save_those_parting(&*self.storage).await?;
                 return Ok(slid);
             }
             drop(turn);

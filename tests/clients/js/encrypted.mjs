@@ -131,6 +131,24 @@ async function talk(judy, kevin) {
         await kevin.sendReadReceipt(kevin.getRoom(roomId).getLiveTimeline().getEvents().at(-1));
         await until(kevin, "none unread", () => kevin.getRoom(roomId).getUnreadNotificationCount("total") === 0);
     });
+    await check("a name is no mention where the sender says whom they mention", async () => {
+        const content = { msgtype: "m.text", body: "kevin would know", "m.mentions": {} };
+        await judy.sendMessage(roomId, content);
+        await sees(kevin, roomId, "kevin would know");
+        await until(kevin, "one unread", () => kevin.getRoom(roomId).getUnreadNotificationCount("total") > 0);
+        equal(kevin.getRoom(roomId).getUnreadNotificationCount("highlight"), 0, "highlights");
+        await judy.sendMessage(roomId, { ...content, body: "you!", "m.mentions": { user_ids: [kevin.getUserId()] } });
+        await until(kevin, "a mention", () => kevin.getRoom(roomId).getUnreadNotificationCount("highlight") === 1);
+    });
+    await check("what is read in private nobody else hears of", async () => {
+        const last = kevin.getRoom(roomId).getLiveTimeline().getEvents().at(-1);
+        await kevin.setRoomReadMarkers(roomId, last.getId(), undefined, last);
+        await until(kevin, "none unread", () => kevin.getRoom(roomId).getUnreadNotificationCount("total") === 0);
+        await kevin.sendTextMessage(roomId, "Not I");
+        await sees(judy, roomId, "Not I");
+        const heard = judy.getRoom(roomId).getReadReceiptForUserId(kevin.getUserId(), true)?.eventId;
+        equal([heard === undefined, heard === last.getId()], [false, false], "that he has read this, of which she heard");
+    });
     await check("a pusher is told where an encrypted message is and no more, and when it was read", async () => {
         const pusher = {
             kind: "http", app_id: "org.example.js", pushkey: `js-${roomId.slice(1, 9)}`, app_display_name: "Story",

@@ -65,9 +65,27 @@ impl Eyes<'_> {
         let because = shown["unsigned"]["redacted_because"]["event_id"].as_str();
         ensure!(because == redacted.map(|id| id.as_str()), "redacted by {redacted:?}: {shown}");
         let own = event.sender == *self.user && event.device.as_deref() == Some(self.device);
+        self.may_be_told_beside(&shown["unsigned"]["m.relations"])?;
         let txn = shown["unsigned"].get("transaction_id");
         ensure!(txn.is_some() == own, "its transaction is for the device that sent it: {shown}");
         Ok(at)
+    }
+
+    /// What is summed up beside an event: nothing that its reader may not see.
+    fn may_be_told_beside(&self, relations: &Value) -> Outcome<()> {
+        let latest = &relations["m.thread"]["latest_event"];
+        let references = relations["m.reference"]["chunk"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for told in [&relations["m.replace"], latest].into_iter().chain(references).filter(|told| !told.is_null()) {
+            let (at, _) = self
+                .room
+                .find(id_of(told)?.as_str())
+                .ok_or_else(|| failure(format!("beside an event, of one that never was: {told}")))?;
+            ensure!(self.sights[at] != Sight::Never, "{} may not be told beside an event of {told}", self.user);
+        }
+        if !latest.is_null() {
+            self.may_be_told_beside(&latest["unsigned"]["m.relations"])?;
+        }
+        Ok(())
     }
 
     /// The same for an event of a timeline, which only who may see it is shown.
