@@ -143,7 +143,7 @@ each_backend! {
         server.stop().await;
     }
 
-    async fn strangers_learn_nothing_by_asking(given: Given) {
+    async fn cve_2021_39163_strangers_learn_nothing_by_asking(given: Given) {
         let server = open_server(given).await;
         let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
         let eve = Person::registers(&server, "eve").await;

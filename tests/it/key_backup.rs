@@ -208,11 +208,17 @@ each_backend! {
         let mut negative = key(false, 0, 0);
         negative["first_message_index"] = json!(-1);
         alice.backs_up("1", ROOM, "s", negative).await.refused(400, "M_BAD_JSON");
-        let many: Map<String, Value> = (0..5_001).map(|n| (n.to_string(), key(false, 0, 0))).collect();
+        let many = |n: u32| -> Map<String, Value> { (0..n).map(|n| (n.to_string(), key(false, 0, 0))).collect() };
         let path = format!("/room_keys/keys{}?version=1", of_room(ROOM));
-        alice.put(&path, json!({ "sessions": many })).await.refused(413, "M_TOO_LARGE");
+        alice.put(&path, json!({ "sessions": many(5_001) })).await.refused(413, "M_TOO_LARGE");
         alice.put(&format!("/room_keys/keys{}", of_room(ROOM)), json!({ "sessions": {} })).await.refused(400, "M_MISSING_PARAM");
         assert_eq!(alice.get("/room_keys/version").await.ok()["count"], 1);
+        assert_eq!(state(&alice.put(&path, json!({ "sessions": many(5_000) })).await).0, 5_001);
+        for _ in 1..100 {
+            alice.begins_a_backup().await;
+        }
+        let one_more = json!({ "algorithm": "m", "auth_data": {} });
+        alice.post("/room_keys/version", one_more).await.refused(413, "M_TOO_LARGE");
         server.stop().await;
     }
 

@@ -70,7 +70,7 @@ each_backend! {
         server.stop().await;
     }
 
-    async fn rules_are_small_and_few(given: Given) {
+    async fn cve_2021_29471_rules_are_small_and_few(given: Given) {
         let server = open_server(given).await;
         let alice = Person::registers(&server, "alice").await;
         let word = |pattern: &str| json!({ "pattern": pattern, "actions": ["notify"] });

@@ -249,7 +249,7 @@ async fn live_a_life(given: &Given) -> (String, Vec<String>) {
 }
 
 each_backend! {
-    async fn no_secret_is_logged_or_stored(given: Given) {
+    async fn cve_2023_41335_no_secret_is_logged_or_stored(given: Given) {
         let (log, tokens) = live_a_life(given).await;
         assert!(log.contains("\"TRACE\"") || log.contains("\"DEBUG\""), "the whole log was asked for");
         let stored = given.everything_stored().await;

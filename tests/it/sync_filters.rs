@@ -22,7 +22,7 @@ fn limited(page: &Value, room: &str) -> bool {
 }
 
 each_backend! {
-    async fn a_filter_is_asked_before_events_are_counted(given: Given) {
+    async fn cve_2026_45076_a_filter_is_asked_before_events_are_counted(given: Given) {
         let server = open_server(given).await;
         let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
         let room = alice.opens_a_room().await;

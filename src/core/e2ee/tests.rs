@@ -33,7 +33,7 @@ fn the_keys_of_a_device_are_kept_with_what_nobody_knows_yet() {
 }
 
 #[test]
-fn keys_that_others_could_not_read_are_refused() {
+fn cve_2025_61672_keys_that_others_could_not_read_are_refused() {
     let broken: &[(&str, Value)] = &[
         ("user_id", json!("@b:x")),
         ("user_id", json!(1)),

@@ -162,6 +162,9 @@ each_backend! {
         put("device_data", json!([])).await.refused(400, "M_BAD_JSON");
         let large = json!({ "algorithm": "a", "device_pickle": "x".repeat(65_536) });
         put("device_data", large).await.refused(413, "M_TOO_LARGE");
+        let largest = |n: usize| json!({ "algorithm": "a", "device_pickle": "x".repeat(n) });
+        let (most, more) = (65_536 - largest(0).to_string().len(), 65_537 - largest(0).to_string().len());
+        put("device_data", largest(more)).await.refused(413, "M_TOO_LARGE");
         put("initial_device_display_name", json!("x".repeat(1_001))).await.refused(400, "M_INVALID_PARAM");
         put("one_time_keys", json!({ "signed_curve25519:A": { "key": "short" } })).await.refused(400, "M_BAD_JSON");
         let names: Vec<String> = (0..201).map(|n| n.to_string()).collect();
@@ -169,6 +172,7 @@ each_backend! {
         put("one_time_keys", many).await.refused(413, "M_TOO_LARGE");
         alice.asks_of_dehydrated(Method::GET, "", None).await.refused(404, "M_NOT_FOUND");
         put("device_id", json!("D")).await.ok();
+        put("device_data", largest(most)).await.ok();
         server.stop().await;
     }
 

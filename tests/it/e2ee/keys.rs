@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 each_backend! {
-    async fn what_a_device_publishes_others_see(given: Given) {
+    async fn cve_2023_43796_what_a_device_publishes_others_see(given: Given) {
         let server = open_server(given).await;
         let (alice, bob) = (Person::registers(&server, "alice").await, Person::registers(&server, "bob").await);
         let none = bob.queries(&alice.id).await;
@@ -199,6 +199,14 @@ each_backend! {
         assert!(alice.claims(&alice).await.is_some());
         alice.uploads(json!({ "one_time_keys": rest })).await.ok();
         assert_eq!(left(&alice.syncs().await), 200);
+        // One of each algorithm.
+        let fallback = |n: usize| -> Value {
+            (0..n).map(|n| (format!("org.example.{n}:A"), json!({ "key": n.to_string() }))).collect()
+        };
+        alice.uploads(json!({ "fallback_keys": fallback(11) })).await.refused(413, "M_TOO_LARGE");
+        alice.uploads(json!({ "fallback_keys": fallback(10) })).await.ok();
+        let types = alice.syncs().await["device_unused_fallback_key_types"].as_array().map(Vec::len);
+        assert_eq!(types, Some(10));
     }
 
     async fn what_is_left_stands_in_every_sync_and_a_claim_ends_the_poll(given: Given) {

@@ -81,6 +81,10 @@ each_backend! {
     async fn what_is_no_pusher_is_refused(given: Given) {
         let server = open_server(given).await;
         let alice = Person::registers(&server, "alice").await;
+        let data = |bytes: usize| {
+            let data = |n: usize| json!({ "url": url(), "more": "m".repeat(n) });
+            data(bytes - data(0).to_string().len())
+        };
         for key in ["app_id", "pushkey", "app_display_name", "device_display_name", "lang", "data"] {
             alice.post("/pushers/set", without(key)).await.refused(400, "M_MISSING_PARAM");
         }
@@ -95,9 +99,9 @@ each_backend! {
             ("pushkey", json!("")),
             ("pushkey", json!("ä".repeat(257))),
             ("pushkey", json!("a\0b")),
-            ("lang", json!("e".repeat(2_000))),
-            ("profile_tag", json!("t".repeat(2_000))),
-            ("data", json!({ "url": url(), "more": "m".repeat(10_000) })),
+            ("lang", json!("e".repeat(1_025))),
+            ("profile_tag", json!("t".repeat(1_025))),
+            ("data", data(8_193)),
         ] {
             alice.post("/pushers/set", with(key, bad)).await.refused(400, "M_INVALID_PARAM");
         }
@@ -121,6 +125,7 @@ each_backend! {
         // What is exactly as long as it may be.
         let mut long = pusher(&url(), &"k".repeat(512));
         long["app_id"] = "ä".repeat(64).into();
+        (long["lang"], long["profile_tag"], long["data"]) = ("e".repeat(1_024).into(), "t".repeat(1_024).into(), data(8_192));
         alice.post("/pushers/set", long).await.ok();
         assert_eq!(alice.pushkeys().await.len(), 1);
         server.stop().await;

@@ -235,6 +235,8 @@ each_backend! {
         slider.tries(&list("ranges", json!([[-1, 0]]))).await.refused(400, "M_BAD_JSON");
         slider.tries(&list("required_state", json!([["a"]]))).await.refused(400, "M_BAD_JSON");
         slider.tries(&list("filters", json!({ "tags": 3 }))).await.refused(400, "M_BAD_JSON");
+        let longest = "x".repeat(64);
+        Slider::named(&alice, &longest).asks(&json!({ "lists": { &longest: one } })).await;
         let long = "x".repeat(65);
         Slider::named(&alice, &long).tries(&json!({})).await.refused(400, "M_INVALID_PARAM");
         slider.tries(&json!({ "lists": { &long: one } })).await.refused(400, "M_INVALID_PARAM");
