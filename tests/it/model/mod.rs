@@ -192,7 +192,9 @@ fn devices(users: &[OwnedUserId]) -> Vec<Vec<Device>> {
             threads: matches!((NAMES[who], n), ("alice" | "dora", 1) | ("bob", 0 | 2) | ("carol", 0)),
             ..Device::default()
         };
-        let slider = Device { name: "S".to_owned(), state_after: true, slides: true, ..Device::default() };
+        // Of whom some want to know only those members who speak.
+        let members = if matches!(NAMES[who], "bob" | "carol") { Members::Needed } else { Members::All };
+        let slider = Device { name: "S".to_owned(), state_after: true, slides: true, members, ..Device::default() };
         (0..DEVICES[who]).map(device).chain([slider]).collect()
     };
     (0..NAMES.len()).map(of).collect()
@@ -243,7 +245,7 @@ impl Run<'_> {
             } else {
                 self.sync(who, device, limit, false).await?;
             }
-            if self.devices[who][device].members == Members::Needed {
+            if self.devices[who][device].members == Members::Needed && !self.devices[who][device].slides {
                 // Whom an answer told of that got lost, the next one tells of again.
                 self.devices[who][device].goes_back(1);
                 self.sync(who, device, limit, false).await?;

@@ -59,8 +59,24 @@ impl Run<'_> {
     /// What is told; `None` if the position is not known.
     pub async fn ask_to_slide(&self, who: usize, device: usize, rooms: usize) -> Outcome<Option<Value>> {
         let (user, device) = (&self.users[who], &self.devices[who][device]);
+        // All that there is in these histories, either way.
+        let required = match device.members {
+            Members::All => json!([["*", "*"]]),
+            _ => json!([
+                ["m.room.create", ""],
+                ["m.room.power_levels", ""],
+                ["m.room.join_rules", ""],
+                ["m.room.name", ""],
+                ["m.room.topic", ""],
+                ["m.room.guest_access", ""],
+                ["m.room.history_visibility", ""],
+                ["org.example.odd", "*"],
+                ["m.room.member", "$LAZY"],
+                ["m.room.member", "$ME"],
+            ]),
+        };
         let list = json!({
-            "ranges": [[0, rooms - 1]], "timeline_limit": LIMITS[who % 2], "required_state": [["*", "*"]],
+            "ranges": [[0, rooms - 1]], "timeline_limit": LIMITS[who % 2], "required_state": required,
         });
         let on = json!({ "enabled": true });
         let body = json!({ "lists": { "all": list }, "extensions": { "account_data": on, "receipts": on } });
@@ -194,7 +210,7 @@ impl Run<'_> {
             };
             ensure!(!room.events.iter().enumerate().any(seen), "what happened there is not told");
         }
-        view.has_state(room.state(), Members::All)?;
+        view.has_state(room.state(), slid.device.members)?;
         let actual = room.receipts_for(eyes.user);
         for (key, event) in receipts_in(&receipts["content"]) {
             ensure!(actual.get(&key) == Some(&event), "{key:?} has read {:?}, not {event}", actual.get(&key));
@@ -209,12 +225,14 @@ impl Run<'_> {
 fn as_in_a_sync(shown: &Value, receipts: &Value) -> Value {
     let list = |part: &Value| if part.is_null() { json!([]) } else { part.clone() };
     let count = |name: &str| shown.get(name).cloned().unwrap_or_default();
+    let heroes = shown["heroes"].as_array().into_iter().flatten().map(|hero| hero["user_id"].clone());
+    let heroes: Vec<Value> = heroes.collect();
     json!({
         "timeline": {
             "events": list(&shown["timeline"]), "limited": shown["limited"] == true, "prev_batch": shown["prev_batch"],
         },
         "state_after": { "events": list(&shown["required_state"]) },
-        "summary": { "m.joined_member_count": shown["joined_count"] },
+        "summary": { "m.joined_member_count": shown["joined_count"], "m.heroes": heroes },
         "ephemeral": { "events": if receipts.is_null() { json!([]) } else { json!([receipts]) } },
         "unread_notifications": {
             "notification_count": count("notification_count"), "highlight_count": count("highlight_count"),
@@ -232,7 +250,7 @@ fn telling<'a>(
     Telling {
         part,
         filter: None,
-        members: Members::All,
+        members: slid.device.members,
         initial,
         since,
         last,
