@@ -32,7 +32,16 @@ struct Slid<'a> {
     limit: u32,
     /// All rooms are in view.
     all: bool,
+    /// Of whatever rooms are, this one is asked for by itself.
+    subscribed: Option<usize>,
     ignored: BTreeSet<OwnedUserId>,
+}
+
+impl Slid<'_> {
+    /// Whether the room is in view for sure.
+    fn shows(&self, room: usize) -> bool {
+        self.all || self.subscribed == Some(room)
+    }
 }
 
 impl Run<'_> {
@@ -49,7 +58,15 @@ impl Run<'_> {
         let user = &self.users[who];
         let device = &self.devices[who][device];
         let (limit, ignored) = (LIMITS[who % 2], self.ignored_by(user));
-        let slid = Slid { user, device, page: &page, limit, all: rooms >= self.world.rooms.len(), ignored };
+        let slid = Slid {
+            user,
+            device,
+            page: &page,
+            limit,
+            all: rooms >= self.world.rooms.len(),
+            subscribed: self.subscribed(who),
+            ignored,
+        };
         let told = self.lay_over_slid(&slid, rooms).map_err(|e| failure(format!("{e}\nin {page}")))?;
         let device = self.devices[who].iter_mut().find(|device| device.slides).expect("the one that slides");
         device.past = vec![std::mem::replace(&mut device.knows, told)];
@@ -79,7 +96,15 @@ impl Run<'_> {
             "ranges": [[0, rooms - 1]], "timeline_limit": LIMITS[who % 2], "required_state": required,
         });
         let on = json!({ "enabled": true });
-        let body = json!({ "lists": { "all": list }, "extensions": { "account_data": on, "receipts": on } });
+        let mut by_name = json!({});
+        if let Some(room) = self.subscribed(who) {
+            let wish = json!({ "timeline_limit": list["timeline_limit"], "required_state": list["required_state"] });
+            by_name[self.world.rooms[room].id.as_str()] = wish;
+        }
+        let body = json!({
+            "lists": { "all": list }, "room_subscriptions": by_name,
+            "extensions": { "account_data": on, "receipts": on },
+        });
         let pos = device.knows.since.as_ref().map_or(String::new(), |(pos, _)| format!("?pos={pos}"));
         let request = http::Request::post(format!("/sync{pos}")).body(body.to_string().into_bytes());
         let request = request.map_err(failure)?;
@@ -96,11 +121,17 @@ impl Run<'_> {
         })))
     }
 
+    /// Every second person keeps the first room open.
+    fn subscribed(&self, who: usize) -> Option<usize> {
+        (who.is_multiple_of(2) && !self.world.rooms.is_empty()).then_some(0)
+    }
+
     fn lay_over_slid(&self, slid: &Slid<'_>, most: usize) -> Outcome<Knowledge> {
         let mut told = slid.device.knows.clone();
         let pos = slid.page["pos"].as_str().ok_or_else(|| failure("no pos"))?;
         told.since = Some((pos.to_owned(), self.world.now));
         let shown = slid.page["rooms"].as_object().ok_or_else(|| failure("no rooms"))?;
+        let most = most + usize::from(slid.subscribed.is_some());
         ensure!(shown.len() <= most, "{} rooms of {most}", shown.len());
         for id in shown.keys() {
             ensure!(self.world.rooms.iter().any(|r| r.id == *id), "a room that is not of this story: {id}");
@@ -137,12 +168,12 @@ impl Run<'_> {
         match room.membership(slid.user) {
             "join" => {
                 let initial = then != "join";
-                ensure!(shown.is_some() || !slid.all || !initial, "it is not told of");
+                ensure!(shown.is_some() || !slid.shows(n) || !initial, "it is not told of");
                 self.lay_over_slid_joined(slid, &eyes, n, shown, (since, initial), told)?;
             }
             "leave" | "ban" => {
                 let unheard = known.is_some() && change.since;
-                ensure!(shown.is_some() || !slid.all || !unheard, "its end is not told of");
+                ensure!(shown.is_some() || !slid.shows(n) || !unheard, "its end is not told of");
                 let Some(shown) = shown else { return Ok(()) };
                 ensure!(is_news, "its end is told of again");
                 let own = |event: &&Value| event["type"] == "m.room.member" && event["state_key"] == slid.user.as_str();
@@ -162,7 +193,7 @@ impl Run<'_> {
                 let by = self.member_event(n, slid.user).map(|e| &e.sender);
                 let hidden = now == "invite" && by.is_some_and(|by| slid.ignored.contains(by));
                 ensure!(shown.is_none() || !hidden, "an invite of somebody who is ignored");
-                ensure!(shown.is_some() || hidden || !slid.all || !is_news, "it is not told of");
+                ensure!(shown.is_some() || hidden || !slid.shows(n) || !is_news, "it is not told of");
                 let Some(shown) = shown else { return Ok(()) };
                 if let Some(view) = told.rooms.get_mut(&n) {
                     view.complete &= !view.joined && !change.joined_since;
@@ -172,7 +203,7 @@ impl Run<'_> {
             }
             _ => ensure!(shown.is_none(), "a stranger is told of it"),
         }
-        if shown.is_some() || slid.all && room.membership(slid.user) == "join" {
+        if shown.is_some() || slid.shows(n) && room.membership(slid.user) == "join" {
             told.told.insert(n, self.world.now);
         }
         Ok(())
@@ -188,7 +219,7 @@ impl Run<'_> {
         told: &mut Knowledge,
     ) -> Outcome<()> {
         let room = eyes.room;
-        if shown.is_none() && !slid.all {
+        if shown.is_none() && !slid.shows(n) {
             return Ok(());
         }
         let view = told.rooms.entry(n).or_default();
