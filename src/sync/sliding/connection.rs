@@ -268,8 +268,13 @@ impl Connections {
     /// The client is given this state with an answer that follows on `base`, or begins anew.
     pub(super) fn give(&self, reader: Reader<'_>, conn_id: &str, base: Option<&Arc<State>>, state: State, now_ms: i64) {
         let state = Arc::new(state);
-        // First, as it may have to go again at once.
+        // Before it, as it may have to go again at once; and behind it, as what was there may be saved in between.
         self.note(reader);
+        self.place(reader, conn_id, base, state, now_ms);
+        self.note(reader);
+    }
+
+    fn place(&self, reader: Reader<'_>, conn_id: &str, base: Option<&Arc<State>>, state: Arc<State>, now_ms: i64) {
         let Some(base) = base else {
             self.put(reader, Connection { conn_id: conn_id.into(), used_ms: now_ms, states: vec![state] });
             return;
