@@ -30,6 +30,12 @@ impl Talker {
         Ok(Self { person, timeline })
     }
 
+    /// Past the SDK's queue: of what that sends, the SDK now and then shows two if the server's word of it comes before the
+    /// answer to the request, as happens on a busy machine.
+    async fn says(&self, text: &str) -> Result<()> {
+        says(self.timeline.room(), text).await.map(drop)
+    }
+
     /// By way of the SDK's queue, which sends what it has once there is a server.
     async fn queues(&self, text: &str) -> Result<()> {
         self.timeline.send(RoomMessageEventContent::text_plain(text).into()).await?;
@@ -83,9 +89,9 @@ pub async fn talk() -> Result<()> {
         let room = alice.makes("The parlour").await?.room_id().to_owned();
         bob.client.join_room_by_id(&room).await?;
         let (alice, bob) = (Talker::opens(alice, &room).await?, Talker::opens(bob, &room).await?);
-        alice.queues(&said[0]).await?;
+        alice.says(&said[0]).await?;
         bob.has_all(&said[..1]).await?;
-        bob.queues(&said[1]).await?;
+        bob.says(&said[1]).await?;
         alice.has_all(&said).await?;
         Ok((alice, bob))
     })
@@ -105,7 +111,7 @@ pub async fn talk() -> Result<()> {
         check(&format!("they talk on after {name}, and nothing is lost or doubled"), async {
             for talker in [&alice, &bob] {
                 said.push(format!("{} is still here after {name}", talker.person.name()));
-                talker.queues(&said[said.len() - 1]).await?;
+                talker.says(&said[said.len() - 1]).await?;
                 for talker in [&alice, &bob] {
                     talker.has_all(&said).await?;
                 }
