@@ -53,14 +53,19 @@ impl PushRules {
 
     /// All rules of the user.
     pub async fn rules(&self, user: &UserId) -> Result<Ruleset> {
-        let stored = self.storage.account_data(user.as_str(), &Scope::Global, KIND).await?;
+        let stored = self.stored(user).await?;
         parsed(user, stored.as_deref())
     }
 
     /// All rules of the user, ready to be asked.
     pub(super) async fn compiled(&self, user: &UserId) -> Result<Arc<Rules>> {
-        let stored = self.storage.account_data(user.as_str(), &Scope::Global, KIND).await?;
+        let stored = self.stored(user).await?;
         self.push.rules(user, stored.as_deref())
+    }
+
+    /// What is stored of them: nothing for whoever never changed one.
+    async fn stored(&self, user: &UserId) -> Result<Option<String>> {
+        Ok(self.storage.account_data(user.as_str(), &Scope::Global, KIND).await?)
     }
 
     /// The rules as the global account data event that a sync shows.
@@ -110,7 +115,7 @@ impl PushRules {
 
     /// What the user wants to be told of one room holds for another, too, as far as they have said nothing of that.
     pub(super) async fn copy(&self, user: &UserId, from: &RoomId, to: &RoomId) -> Result<()> {
-        let stored = self.storage.account_data(user.as_str(), &Scope::Global, KIND).await?;
+        let stored = self.stored(user).await?;
         if !stored.is_some_and(|stored| stored.contains(from.as_str())) {
             return Ok(());
         }
@@ -123,7 +128,7 @@ impl PushRules {
 
     async fn change(&self, user: &UserId, edit: impl Fn(&mut Ruleset) -> Result<()>) -> Result<()> {
         for _ in 0..TRIES {
-            let stored = self.storage.account_data(user.as_str(), &Scope::Global, KIND).await?;
+            let stored = self.stored(user).await?;
             let mut rules = parsed(user, stored.as_deref())?;
             edit(&mut rules)?;
             let content = json!(PushRulesEventContent::new(rules)).to_string();

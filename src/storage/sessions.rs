@@ -29,6 +29,7 @@ statements! {
     INSERT_REFRESH_TOKEN = "INSERT INTO refresh_tokens (token_hash, user_id, device_id, replaces, created_ms, \
         expires_ms) VALUES ($1, $2, $3, $4, $5, $6)";
     DEVICE_IDS = "SELECT device_id FROM devices WHERE user_id = $1";
+    // An OFFSET wants a LIMIT on SQLite: this one is none.
     AWAY_LONGEST = "SELECT device_id FROM devices WHERE user_id = $1 \
         AND device_id NOT IN (SELECT device_id FROM dehydrated_devices WHERE user_id = $1) \
         ORDER BY COALESCE(last_seen_ms, created_ms) DESC, device_id LIMIT 1000000 OFFSET $2";
@@ -51,8 +52,8 @@ statements! {
         (SELECT txn_id FROM transactions WHERE user_id = $1 AND device_id = $2 LIMIT $3)";
 }
 
-/// So many devices a user has, beside a dehydrated one. With one more, that goes which was away longest: programs that log in at each start and
-/// never out would keep their owner out for good.
+/// So many devices a user has, beside a dehydrated one. With one more, that goes which was away longest: programs that log
+/// in at each start and never out would keep their owner out for good.
 pub const MOST_DEVICES: u32 = 1_000;
 
 /// The outbox queue that removes what a device left behind. The payload is a [`DeviceCleanup`].
@@ -340,6 +341,9 @@ impl Login {
         let args = args![&self.user_id, i64::from(MOST_DEVICES) - 1];
         let mut rows = tx.query(AWAY_LONGEST, args).await?;
         let devices: Vec<String> = rows.iter_mut().map(|row| row.get(0)).collect::<Result<_>>()?;
+        if devices.is_empty() {
+            return Ok(0);
+        }
         let token = self.session.token_hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let ending = Ending { at_ms: self.session.created_ms, job_id: format!("for {token}") };
         end(tx, &self.user_id, devices, &ending).await

@@ -135,7 +135,8 @@ impl Related {
         let mut tree = tree.map(|tree| self.in_order(tree));
         // Nothing relates to an event before that is there.
         let begin = (parent.topo, parent.topo_minor);
-        let at = self.either(self.from, if self.recurse { self.from.max(begin) } else { self.from });
+        let walks_on = self.recurse && self.direction == Direction::Forward;
+        let at = if walks_on { self.from.max(begin) } else { self.from };
         let (mut events, mut at, mut looked_at) = (Vec::new(), at, 0);
         let mut most = (self.limit * 2).clamp(FIRST_READ, MOST_READ);
         loop {
