@@ -13,6 +13,8 @@ pub mod ids;
 #[cfg(feature = "signing")]
 pub mod keys;
 pub mod limits;
+#[cfg(feature = "media")]
+pub mod media;
 pub mod power;
 pub mod probe;
 pub mod push;

@@ -1,0 +1,4 @@
+//! What a file is, and what is made of it: decisions about bytes that strangers sent.
+
+pub mod headers;
+pub mod sniff;
