@@ -2,3 +2,4 @@
 
 pub mod headers;
 pub mod sniff;
+pub mod thumbnail;
