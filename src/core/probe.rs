@@ -16,6 +16,12 @@ use ruma::{
 };
 use serde_json::{Map, Value};
 
+#[cfg(feature = "media")]
+use crate::media::{
+    headers,
+    sniff::{self, Sniffed},
+    thumbnail::{self, Bounds, Thumbnail, Wish},
+};
 use crate::{
     canonical,
     event::Pdu,
@@ -148,6 +154,50 @@ fn wanted(wish: &SlidingWish) {
             }
         }
     }
+}
+
+/// What somebody says that a file is, in the next line its name, and in what follows the file.
+#[cfg(feature = "media")]
+pub fn media(input: &[u8]) {
+    let mut lines = input.splitn(3, |byte| *byte == b'\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (said, name) = (String::from_utf8_lossy(line()), String::from_utf8_lossy(line()));
+    let file = line();
+    let sniffed = sniff::sniff(file);
+    let told = headers::decent_type(Some(&said));
+    assert_eq!(headers::decent_type(Some(&told)), told, "what is decent is told as it is");
+    let inline = headers::is_inline(&told, sniffed);
+    assert!(!inline || sniffed != Sniffed::Markup, "markup is not shown");
+    let disposition = headers::disposition(inline, Some(&name));
+    assert_eq!(disposition.starts_with("inline"), inline);
+    assert!(disposition.bytes().chain(told.bytes()).all(|b| (b' '..=b'~').contains(&b)), "both fit into a header");
+
+    let bounds = Bounds { pixels: 1 << 13, frames: 4, total_pixels: 1 << 12, bytes: 1 << 14 };
+    let mut still = None;
+    for wish in Wish::all() {
+        let result = thumbnail::make(file, wish, &bounds);
+        assert!(result.is_err() || sniffed != Sniffed::Markup, "a browser would run what is shown as a picture");
+        let is_still = result.is_ok();
+        assert_eq!(*still.get_or_insert(is_still), is_still, "there are all thumbnails or none");
+        if let Ok(small) = result {
+            small_enough(&small, wish, file);
+        }
+    }
+}
+
+#[cfg(feature = "media")]
+fn small_enough(small: &Thumbnail, wish: Wish, file: &[u8]) {
+    let size = (small.width, small.height);
+    let (width, height) = thumbnail::dimensions(file).expect("what was made small has a size");
+    assert!(size.0 <= width.min(wish.width) && size.1 <= height.min(wish.height), "it got no larger");
+    assert!(!small.animated || wish.animated, "nothing moves that should not");
+    let sniffed = sniff::sniff(&small.bytes);
+    assert_eq!(sniffed, Sniffed::Known(small.content_type), "it is what it is said to be");
+    assert!(headers::is_inline(small.content_type, sniffed), "it is shown");
+    assert_eq!(thumbnail::dimensions(&small.bytes), Some(size), "it is as large as it is said to be");
+    let bounds = Bounds { bytes: usize::MAX, ..Bounds::default() };
+    let again = thumbnail::make(&small.bytes, wish, &bounds).expect("it is a picture");
+    assert_eq!((again.width, again.height, again.animated), (size.0, size.1, small.animated), "it is small enough");
 }
 
 /// Who may do what in a room of these levels.

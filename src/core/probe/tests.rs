@@ -1,3 +1,6 @@
+#[cfg(feature = "media")]
+mod media;
+
 use proptest::prelude::*;
 use serde_json::json;
 
