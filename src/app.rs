@@ -1,7 +1,7 @@
 //! The composition root: everything is made here, in the order storage → bus → notifier → services → workers → router,
 //! and stopped here in the other order.
 
-use std::{collections::BTreeMap, fs, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use hearth_core::{
@@ -31,6 +31,7 @@ use crate::{
         filters::Filters,
         key_backup::KeyBackups,
         keys::Keys,
+        media::{self, Media},
         moves::Moves,
         notifications::Notifications,
         presence::Presence,
@@ -81,6 +82,8 @@ pub enum StartError {
     Storage(#[from] hearth_storage::Error),
     #[error("cannot make the folder {folder}: {why}")]
     Folder { folder: String, why: io::Error },
+    #[error("cannot open the media store: {0}")]
+    Media(#[from] media::store::Failure),
     #[error("`database_url` is missing")]
     NoUrl,
     #[error(
@@ -192,6 +195,37 @@ fn accounts(
     (sessions, limits, accounts)
 }
 
+/// Where files are kept: a folder, which is also where uploads wait.
+fn media_folder(config: &Config) -> PathBuf {
+    let beside = || config.database.database_path.join("media");
+    config.media.media.path.clone().unwrap_or_else(beside)
+}
+
+fn media(
+    config: &Config,
+    storage: &Arc<dyn Storage>,
+    notifier: &Arc<Notifier>,
+    deps: &Deps,
+) -> Result<Arc<Media>, StartError> {
+    let (store, folder) = (config.media.media.clone(), media_folder(config));
+    let sources = media::Sources {
+        storage: Arc::clone(storage),
+        store: media::store::open(&store, store.backend, &folder)?,
+        spool: folder.join("incoming"),
+        notifier: Arc::clone(notifier),
+        clock: Arc::clone(&deps.clock),
+        rng: Arc::clone(&deps.rng),
+    };
+    let name = &config.server.server_name;
+    let page = store.user_quota_info.clone().or_else(|| config.server.well_known.support_page.clone());
+    let rules = media::Rules {
+        max_bytes: config.http.max_request_size as u64,
+        quota_info: page.unwrap_or_else(|| format!("https://{name}/")),
+        config: store,
+    };
+    Ok(Media::new(name.clone(), sources, rules))
+}
+
 /// What an operator works with at the command line.
 pub struct Offline {
     pub accounts: Accounts,
@@ -256,6 +290,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
     let directory = Directory::new(name.clone(), Arc::clone(&storage), Arc::clone(&rooms));
     let to_device = ToDevice::new(name.clone(), Arc::clone(&storage), Arc::clone(clock));
     let key_backups = KeyBackups::new(Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng));
+    let media = media(&config, &storage, &notifier, deps)?;
     let http = HttpClient::new(&config.outgoing, Arc::new(System));
     let badge_counts = config.push.push_badge_counts;
     let pushers = Pushers::new(Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng), http.clone(), badge_counts);
@@ -313,6 +348,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         sessions: Arc::clone(&sessions),
         erased,
         moves,
+        media: Arc::clone(&media),
         syncs: Arc::clone(&syncs),
         deliveries,
         shutdown: shutdown.clone(),
@@ -334,6 +370,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         filters: Arc::new(Filters::new(Arc::clone(&storage))),
         keys: Arc::new(keys),
         key_backups: Arc::new(key_backups),
+        media,
         push_rules,
         pushers: Arc::new(pushers),
         notifications: Arc::new(notifications),

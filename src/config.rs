@@ -5,6 +5,7 @@
 
 mod keys;
 mod load;
+mod media;
 mod outgoing;
 mod rate_limit;
 mod secret;
@@ -16,6 +17,7 @@ use ruma::{OwnedServerName, OwnedUserId, RoomVersionId, api::client::discovery::
 use serde::Deserialize;
 
 pub use load::{CREATABLE, Finding, Loaded, Sources, Weight};
+pub use media::{Media, MediaBackend, MediaStore, Retention, RetentionScope};
 pub use outgoing::{Destination, Outgoing};
 pub use rate_limit::{Limit, Rate, RateLimit};
 pub use secret::Secret;
@@ -38,6 +40,7 @@ pub struct Config {
     pub sync: Sync,
     pub push: Push,
     pub outgoing: Outgoing,
+    pub media: Media,
     pub turn: Turn,
     pub log: Log,
     pub metrics: Metrics,

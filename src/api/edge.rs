@@ -13,6 +13,7 @@ use axum::{
     extract::{FromRequestParts as _, RawPathParams, Request},
     routing::MethodRouter,
 };
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use hearth_core::{
     Error, Result,
@@ -25,9 +26,9 @@ use tracing::Instrument as _;
 
 use super::{
     Api,
-    extract::{self, Call},
+    extract::{self, Call, Incoming},
     respond,
-    router::Route,
+    router::{BodyKind, Route},
 };
 use crate::{config::Subnet, telemetry::name};
 
@@ -271,10 +272,14 @@ impl Endpoint {
             }
         }
         let patience = Duration::from_secs(self.api.config.http.request_body_timeout_s);
-        let body = extract::read_body(body, self.route.limit, patience).await?;
-        let body = if self.route.raw { body } else { extract::json_body(body)? };
+        let incoming = Incoming::new(body, self.route.limit, patience)?;
+        let (body, unread) = match self.route.body {
+            BodyKind::Json => (extract::json_body(extract::read_body(incoming).await?)?, None),
+            BodyKind::Raw => (extract::read_body(incoming).await?, None),
+            BodyKind::Streamed => (Bytes::new(), Some(incoming)),
+        };
         let args = path_args(&mut parts).await?;
-        Ok(Call { parts, body, args, auth, ip })
+        Ok(Call { parts, body, unread, args, auth, ip })
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, stream};
 use hearth_core::{Error, Kind, Result};
-use http::{header, request::Parts};
+use http::{HeaderMap, header, request::Parts};
 use http_body_util::BodyExt as _;
 use ruma::api::{
     IncomingRequest, IncomingRequestExt as _,
@@ -38,10 +39,28 @@ pub struct Optional<R> {
     pub ip: IpAddr,
 }
 
+/// A request of a user who sends a file, which has not been read.
+pub struct Upload<R> {
+    pub body: R,
+    pub auth: Session,
+    /// How much it says that there is.
+    pub length: Option<u64>,
+    pub file: Incoming,
+}
+
+/// A request for a file, of a user or, where the endpoint takes no token, of anybody.
+pub struct Download<R> {
+    pub body: R,
+    /// What it says of the part that it wants, and of what it has.
+    pub headers: HeaderMap,
+}
+
 /// A request whose sender is known and whose body is read: everything but its type.
 pub(super) struct Call {
     pub(super) parts: Parts,
     pub(super) body: Bytes,
+    /// Instead of `body`, where the endpoint reads it piece by piece.
+    pub(super) unread: Option<Incoming>,
     pub(super) args: Vec<String>,
     pub(super) auth: Option<Session>,
     pub(super) ip: IpAddr,
@@ -71,6 +90,21 @@ impl<R: IncomingRequest> Public<R> {
 impl<R: IncomingRequest> Optional<R> {
     pub(super) fn from_call(mut call: Call) -> Result<Self> {
         Ok(Self { ip: call.ip, auth: call.auth.take(), body: parse(call)? })
+    }
+}
+
+impl<R: IncomingRequest> Upload<R> {
+    pub(super) fn from_call(mut call: Call) -> Result<Self> {
+        let auth = call.auth.take().ok_or_else(missing_token)?;
+        let file = call.unread.take().ok_or_else(|| Error::internal("the body was read before its endpoint"))?;
+        Ok(Self { length: file.length(), body: parse(call)?, auth, file })
+    }
+}
+
+impl<R: IncomingRequest> Download<R> {
+    pub(super) fn from_call(call: Call) -> Result<Self> {
+        let headers = call.parts.headers.clone();
+        Ok(Self { body: parse(call)?, headers })
     }
 }
 
@@ -105,33 +139,61 @@ fn access_token(parts: &Parts) -> Option<String> {
 /// Slower senders than this run into the time limit.
 const SLOWEST_BYTES_PER_SECOND: u64 = 8 << 10;
 
-/// Reads a body of up to `limit` bytes. The time limit grows with what has come in, so that a large upload over a slow
-/// line gets through while a connection that drips does not.
-pub(super) async fn read_body(mut body: Body, limit: usize, patience: Duration) -> Result<Bytes> {
-    use axum::body::HttpBody as _;
+/// A body of up to `limit` bytes that comes in piece by piece. The time limit grows with what has come in, so that a large
+/// upload over a slow line gets through while a connection that drips does not.
+pub struct Incoming {
+    body: Body,
+    limit: usize,
+    got: usize,
+    start: Instant,
+    patience: Duration,
+}
 
-    let too_large = || Error::too_large(format!("The request body is larger than {limit} bytes"));
-    if body.size_hint().lower() > limit as u64 {
-        return Err(too_large());
+impl Incoming {
+    pub(super) fn new(body: Body, limit: usize, patience: Duration) -> Result<Self> {
+        let incoming = Self { body, limit, got: 0, start: Instant::now(), patience };
+        if incoming.body.size_hint().lower() > limit as u64 { Err(incoming.too_large()) } else { Ok(incoming) }
     }
-    let start = Instant::now();
+
+    fn too_large(&self) -> Error {
+        Error::too_large(format!("The request body is larger than {} bytes", self.limit))
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.body.size_hint().exact()
+    }
+
+    /// The next piece. None: that was all.
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let deadline = self.start + self.patience + Duration::from_secs(self.got as u64 / SLOWEST_BYTES_PER_SECOND);
+            let frame = match timeout_at(deadline, self.body.frame()).await {
+                Err(_) => return Err(Error::unknown("The request body did not arrive in time")),
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(e))) => return Err(Error::unknown(format!("The request body broke off: {e}"))),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            if data.len() > self.limit - self.got {
+                return Err(self.too_large());
+            }
+            self.got += data.len();
+            return Ok(Some(data));
+        }
+    }
+
+    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes>> + Send {
+        stream::try_unfold(self, async |mut body| Ok(body.next().await?.map(|piece| (piece, body))))
+    }
+}
+
+/// Reads a whole body.
+pub(super) async fn read_body(mut body: Incoming) -> Result<Bytes> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
-    loop {
-        let got = first.len() + rest.len();
-        let deadline = start + patience + Duration::from_secs(got as u64 / SLOWEST_BYTES_PER_SECOND);
-        let frame = match timeout_at(deadline, body.frame()).await {
-            Err(_) => return Err(Error::unknown("The request body did not arrive in time")),
-            Ok(None) => break,
-            Ok(Some(Err(e))) => return Err(Error::unknown(format!("The request body broke off: {e}"))),
-            Ok(Some(Ok(frame))) => frame,
-        };
-        let Ok(data) = frame.into_data() else { continue };
-        if data.len() > limit - got {
-            return Err(too_large());
-        }
+    while let Some(data) = body.next().await? {
         // Most bodies come in one piece, which need not be copied.
-        if got == 0 {
+        if first.is_empty() && rest.is_empty() {
             first = data;
         } else {
             if rest.is_empty() {
@@ -204,6 +266,7 @@ mod tests {
             parts,
             body: json_body(Bytes::from_static(body.as_bytes())).expect("UTF-8"),
             args: args.iter().map(|a| (*a).to_owned()).collect(),
+            unread: None,
             auth: None,
             ip: IpAddr::from([127, 0, 0, 1]),
         }
@@ -266,6 +329,10 @@ mod tests {
         assert_eq!(token("/", None), None);
     }
 
+    async fn read(body: Body, limit: usize, patience: Duration) -> Result<Bytes> {
+        read_body(Incoming::new(body, limit, patience)?).await
+    }
+
     fn pieces(pieces: &[&'static [u8]]) -> Body {
         let frames: Vec<_> =
             pieces.iter().map(|p| Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from_static(p)))).collect();
@@ -275,9 +342,9 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_read_up_to_its_limit() {
         let second = Duration::from_secs(1);
-        assert_eq!(read_body(pieces(&[b"ab", b"c"]), 3, second).await.expect("three bytes"), "abc");
-        assert_eq!(read_body(pieces(&[]), 3, second).await.expect("no bytes"), "");
-        let Err(Error::Matrix { kind, .. }) = read_body(pieces(&[b"ab", b"cd"]), 3, second).await else {
+        assert_eq!(read(pieces(&[b"ab", b"c"]), 3, second).await.expect("three bytes"), "abc");
+        assert_eq!(read(pieces(&[]), 3, second).await.expect("no bytes"), "");
+        let Err(Error::Matrix { kind, .. }) = read(pieces(&[b"ab", b"cd"]), 3, second).await else {
             panic!("four bytes are too many");
         };
         assert_eq!(kind, Kind::TooLarge);
@@ -286,7 +353,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_stalls_is_given_up() {
         let stalled = Body::new(StreamBody::new(stream::pending::<Result<Frame<Bytes>, std::convert::Infallible>>()));
-        let mut reading = pin!(read_body(stalled, 10, Duration::from_secs(5)));
+        let mut reading = pin!(read(stalled, 10, Duration::from_secs(5)));
         assert!(tokio::time::timeout(Duration::from_secs(4), &mut reading).await.is_err());
         assert!(reading.await.is_err());
     }

@@ -20,17 +20,17 @@ use crate::{
     config::Config,
     service::{
         account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, key_backup::KeyBackups,
-        keys::Keys, notifications::Notifications, presence::Presence, profiles::Profiles, push_rules::PushRules,
-        pushers::Pushers, rate_limit::RateLimits, receipts::Receipts, reports::Reports, rooms::Rooms,
-        session::Authenticator, spaces::Spaces, subscriptions::Subscriptions, tags::RoomTags, timeline::Timelines,
-        to_device::ToDevice, typing::Typing,
+        keys::Keys, media::Media, notifications::Notifications, presence::Presence, profiles::Profiles,
+        push_rules::PushRules, pushers::Pushers, rate_limit::RateLimits, receipts::Receipts, reports::Reports,
+        rooms::Rooms, session::Authenticator, spaces::Spaces, subscriptions::Subscriptions, tags::RoomTags,
+        timeline::Timelines, to_device::ToDevice, typing::Typing,
     },
     shutdown::Shutdown,
     sync::Syncs,
     telemetry,
 };
 
-pub use extract::{Client, Optional, Public};
+pub use extract::{Client, Download, Optional, Public, Upload};
 pub use json::Json;
 pub use router::Routes;
 
@@ -52,6 +52,7 @@ pub struct Services {
     pub filters: Arc<Filters>,
     pub keys: Arc<Keys>,
     pub key_backups: Arc<KeyBackups>,
+    pub media: Arc<Media>,
     pub push_rules: Arc<PushRules>,
     pub pushers: Arc<Pushers>,
     pub notifications: Arc<Notifications>,

@@ -48,6 +48,8 @@ struct Refusal<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     current_version: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    info_uri: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     room_version: Option<&'a str>,
@@ -69,6 +71,7 @@ fn refuse(kind: &Kind, message: &str) -> Response<Body> {
         Kind::UnknownToken { soft_logout } => body.soft_logout = Some(*soft_logout),
         // <https://spec.matrix.org/v1.12/client-server-api/#account-locking>
         Kind::UserLocked => body.soft_logout = Some(true),
+        Kind::UserLimitExceeded { info_uri } => body.info_uri = Some(info_uri),
         Kind::WrongRoomKeysVersion { current_version } => body.current_version = Some(current_version),
         _ => {}
     }
@@ -87,6 +90,7 @@ fn name(kind: &Kind) -> (StatusCode, &'static str) {
         Kind::BadJson => (S::BAD_REQUEST, "M_BAD_JSON"),
         Kind::BadState => (S::FORBIDDEN, "M_BAD_STATE"),
         Kind::CannotLeaveServerNoticeRoom => (S::FORBIDDEN, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM"),
+        Kind::CannotOverwriteMedia => (S::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA"),
         Kind::Conflict => (S::CONFLICT, "M_UNKNOWN"),
         // <https://github.com/matrix-org/matrix-spec-proposals/pull/4306>
         Kind::ConflictingUnsubscription => (S::CONFLICT, "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION"),
@@ -107,7 +111,9 @@ fn name(kind: &Kind) -> (StatusCode, &'static str) {
         Kind::NotFound => (S::NOT_FOUND, "M_NOT_FOUND"),
         Kind::NotInThread => (S::BAD_REQUEST, "IO.ELEMENT.MSC4306.M_NOT_IN_THREAD"),
         Kind::NotJson => (S::BAD_REQUEST, "M_NOT_JSON"),
+        Kind::NotYetUploaded => (S::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED"),
         Kind::ProfileTooLarge => (S::BAD_REQUEST, "M_PROFILE_TOO_LARGE"),
+        Kind::RangeNotSatisfiable => (S::RANGE_NOT_SATISFIABLE, "M_INVALID_PARAM"),
         Kind::ReadOnly => (S::METHOD_NOT_ALLOWED, "M_BAD_JSON"),
         Kind::RoomInUse => (S::BAD_REQUEST, "M_ROOM_IN_USE"),
         Kind::TooLarge => (S::PAYLOAD_TOO_LARGE, "M_TOO_LARGE"),
@@ -119,6 +125,7 @@ fn name(kind: &Kind) -> (StatusCode, &'static str) {
         Kind::UnsupportedRoomVersion => (S::BAD_REQUEST, "M_UNSUPPORTED_ROOM_VERSION"),
         Kind::UserDeactivated => (S::FORBIDDEN, "M_USER_DEACTIVATED"),
         Kind::UserInUse => (S::BAD_REQUEST, "M_USER_IN_USE"),
+        Kind::UserLimitExceeded { .. } => (S::FORBIDDEN, "M_USER_LIMIT_EXCEEDED"),
         Kind::UserLocked => (S::UNAUTHORIZED, "M_USER_LOCKED"),
         Kind::WeakPassword => (S::BAD_REQUEST, "M_WEAK_PASSWORD"),
         Kind::WrongRoomKeysVersion { .. } => (S::FORBIDDEN, "M_WRONG_ROOM_KEYS_VERSION"),
@@ -163,6 +170,7 @@ mod tests {
             (Kind::BadJson, 400, "M_BAD_JSON"),
             (Kind::BadState, 403, "M_BAD_STATE"),
             (Kind::CannotLeaveServerNoticeRoom, 403, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM"),
+            (Kind::CannotOverwriteMedia, 409, "M_CANNOT_OVERWRITE_MEDIA"),
             (Kind::Conflict, 409, "M_UNKNOWN"),
             (Kind::DuplicateAnnotation, 400, "M_DUPLICATE_ANNOTATION"),
             (Kind::Exclusive, 400, "M_EXCLUSIVE"),
@@ -180,6 +188,8 @@ mod tests {
             (Kind::MethodNotAllowed, 405, "M_UNRECOGNIZED"),
             (Kind::NotFound, 404, "M_NOT_FOUND"),
             (Kind::NotJson, 400, "M_NOT_JSON"),
+            (Kind::NotYetUploaded, 504, "M_NOT_YET_UPLOADED"),
+            (Kind::RangeNotSatisfiable, 416, "M_INVALID_PARAM"),
             (Kind::ProfileTooLarge, 400, "M_PROFILE_TOO_LARGE"),
             (Kind::ReadOnly, 405, "M_BAD_JSON"),
             (Kind::RoomInUse, 400, "M_ROOM_IN_USE"),
@@ -191,6 +201,7 @@ mod tests {
             (Kind::UnsupportedRoomVersion, 400, "M_UNSUPPORTED_ROOM_VERSION"),
             (Kind::UserDeactivated, 403, "M_USER_DEACTIVATED"),
             (Kind::UserInUse, 400, "M_USER_IN_USE"),
+            (Kind::UserLimitExceeded { info_uri: "https://x".into() }, 403, "M_USER_LIMIT_EXCEEDED"),
             (Kind::UserLocked, 401, "M_USER_LOCKED"),
             (Kind::WeakPassword, 400, "M_WEAK_PASSWORD"),
             (Kind::WrongRoomKeysVersion { current_version: "2".into() }, 403, "M_WRONG_ROOM_KEYS_VERSION"),
@@ -212,6 +223,8 @@ mod tests {
         assert_eq!(body["soft_logout"], true);
         let version = Kind::IncompatibleRoomVersion { room_version: "2".into() };
         assert_eq!(said(&Error::new(version, "no")).await.2["room_version"], "2");
+        let limit = Kind::UserLimitExceeded { info_uri: "https://example.org".into() };
+        assert_eq!(said(&Error::new(limit, "no")).await.2["info_uri"], "https://example.org");
         let newer = Kind::WrongRoomKeysVersion { current_version: "42".into() };
         assert_eq!(said(&Error::new(newer, "no")).await.2["current_version"], "42");
     }

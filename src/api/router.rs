@@ -23,14 +23,16 @@ use hearth_core::{Error, Kind, Result};
 use http::{Method, Response};
 use ruma::api::{
     IncomingRequest, Metadata, OutgoingResponse,
-    auth_scheme::{AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken, NoAuthentication},
+    auth_scheme::{
+        AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken, NoAuthentication,
+    },
     path_builder::PathBuilder,
 };
 use tokio_util::task::TaskTracker;
 
 use super::{
     Api, edge,
-    extract::{Call, Client, Optional, Public, Token},
+    extract::{Call, Client, Download, Optional, Public, Token, Upload},
     respond,
 };
 use crate::service::rate_limit::Limited;
@@ -48,6 +50,18 @@ impl Open for NoAccessToken {}
 impl Open for AccessTokenOptional {}
 impl Open for AppserviceTokenOptional {}
 
+/// Whether files are sent to somebody without a token, which the endpoint's own words decide.
+pub trait Files: AuthScheme {
+    #[doc(hidden)]
+    const OPEN: bool;
+}
+impl Files for AccessToken {
+    const OPEN: bool = false;
+}
+impl Files for NoAccessToken {
+    const OPEN: bool = true;
+}
+
 pub(super) type Handler = Arc<dyn Fn(Api, Call) -> BoxFuture<'static, Result<Response<Body>>> + Send + Sync>;
 
 /// One endpoint, under all its paths.
@@ -57,13 +71,23 @@ pub(super) struct Route {
     pub(super) token: Token,
     /// The most bytes of body that are read.
     pub(super) limit: usize,
-    /// The body is not JSON.
-    pub(super) raw: bool,
+    pub(super) body: BodyKind,
     /// How often it may be asked, by a user or else by an address.
     pub(super) rate: Option<Limited>,
     /// Waits for news: it ends when its client goes away. Other writes go on to their end.
     pub(super) waits: bool,
     pub(super) handler: Handler,
+}
+
+/// What is done with a request's body before its endpoint is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyKind {
+    /// It is read, and has to be UTF-8.
+    Json,
+    /// It is read.
+    Raw,
+    /// Nothing: the endpoint reads it piece by piece.
+    Streamed,
 }
 
 /// Collects endpoints, then becomes a router.
@@ -124,6 +148,43 @@ impl Routes {
         )
     }
 
+    /// The same where a user sends a file, which is read while it comes in.
+    pub fn upload<R, A, H, F>(self, handler: H) -> Self
+    where
+        R: IncomingRequest + Send + 'static,
+        A: OutgoingResponse + Send,
+        H: Fn(Api, Upload<R>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<A>> + Send + 'static,
+    {
+        self.add::<R>(
+            Token::Required,
+            usize::MAX,
+            Arc::new(move |api, call| {
+                let handler = handler.clone();
+                Box::pin(async move { respond::ok(handler(api, Upload::from_call(call)?).await?) })
+            }),
+        )
+        .last(|route| route.body = BodyKind::Streamed)
+    }
+
+    /// An endpoint that sends files, to users with an access token or, if the specification has it so, to anybody.
+    pub fn download<R, H, F>(self, handler: H) -> Self
+    where
+        R: IncomingRequest + Send + 'static,
+        R::Authentication: Files,
+        H: Fn(Api, Download<R>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<Response<Body>>> + Send + 'static,
+    {
+        self.add::<R>(
+            if R::Authentication::OPEN { Token::Ignored } else { Token::Required },
+            PUBLIC_LIMIT,
+            Arc::new(move |api, call| {
+                let handler = handler.clone();
+                Box::pin(async move { handler(api, Download::from_call(call)?).await })
+            }),
+        )
+    }
+
     /// An endpoint for anybody; a token is not looked at.
     pub fn public<R, H, F>(self, handler: H) -> Self
     where
@@ -170,7 +231,7 @@ impl Routes {
     /// The last endpoint takes a body that is not JSON, of up to `max_request_size`.
     pub fn raw_body(self) -> Self {
         self.last(|route| {
-            route.raw = true;
+            route.body = BodyKind::Raw;
             route.limit = usize::MAX;
         })
     }
@@ -211,7 +272,7 @@ impl Routes {
             paths: R::PATH_BUILDER.all_paths().flat_map(spellings).collect(),
             token,
             limit,
-            raw: false,
+            body: BodyKind::Json,
             rate: None,
             waits: R::METHOD == Method::GET,
             handler,

@@ -7,8 +7,8 @@ use serde::{
 use toml::Table;
 
 use super::{
-    Database, Http, Limits, Log, Metrics, Outgoing, Presence, Push, RateLimit, Registration, Rooms, Server, Sessions,
-    Sync, Turn, WellKnown,
+    Database, Http, Limits, Log, Media, MediaStore, Metrics, Outgoing, Presence, Push, RateLimit, Registration, Rooms,
+    Server, Sessions, Sync, Turn, WellKnown,
 };
 
 /// One struct of the configuration: its keys, and whether it takes the value of one.
@@ -21,7 +21,7 @@ fn section<S: DeserializeOwned>() -> Section {
     Section { keys: field_names::<S>(), takes: |table| table.try_into::<S>().map(drop).map_err(|e| e.message().into()) }
 }
 
-fn sections() -> [Section; 14] {
+fn sections() -> [Section; 15] {
     [
         section::<Server>(),
         section::<Database>(),
@@ -34,6 +34,7 @@ fn sections() -> [Section; 14] {
         section::<Sync>(),
         section::<Push>(),
         section::<Outgoing>(),
+        section::<Media>(),
         section::<Turn>(),
         section::<Log>(),
         section::<Metrics>(),
@@ -41,8 +42,12 @@ fn sections() -> [Section; 14] {
 }
 
 /// The tables under `[global]`, with their keys.
-fn tables() -> [(&'static str, &'static [&'static str]); 2] {
-    [("well_known", field_names::<WellKnown>()), ("rate_limit", field_names::<RateLimit>())]
+fn tables() -> [(&'static str, &'static [&'static str]); 3] {
+    [
+        ("well_known", field_names::<WellKnown>()),
+        ("rate_limit", field_names::<RateLimit>()),
+        ("media", field_names::<MediaStore>()),
+    ]
 }
 
 pub(super) fn is_table(key: &str) -> bool {
@@ -133,7 +138,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("ldap", ""),
     ("max_concurrent_requests", "see `max_connections`"),
     ("max_fetch_prev_events", ""),
-    ("media", ""),
     ("pdu_cache_capacity", ""),
     ("proxy", ""),
     ("smtp", ""),

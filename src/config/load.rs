@@ -10,7 +10,7 @@ use ruma::RoomVersionId;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{Addresses, Backend, Config, Registration, Secret, keys};
+use super::{Addresses, Backend, Config, Media, Registration, Secret, keys};
 
 /// The prefixes of the environment variables that are read: those of the servers that operators come from.
 const PREFIXES: [&str; 4] = ["CONDUIT_", "CONDUWUIT_", "CONTINUWUITY_", "TUWUNEL_"];
@@ -203,6 +203,7 @@ impl Reader {
             sync: self.section(&table),
             push: self.section(&table),
             outgoing: self.section(&table),
+            media: self.section(&table),
             turn: self.section(&table),
             log: self.section(&table),
             metrics: self.section(&table),
@@ -221,7 +222,7 @@ impl Reader {
     }
 
     fn read_secrets(&mut self, config: &mut Config) {
-        let Config { database, registration, turn, .. } = config;
+        let Config { database, registration, turn, media: Media { media, .. }, .. } = config;
         for (key, secret, file) in [
             ("database_url", &mut database.database_url, &database.database_url_file),
             ("registration_token", &mut registration.registration_token, &registration.registration_token_file),
@@ -231,6 +232,7 @@ impl Reader {
                 &registration.registration_shared_secret_file,
             ),
             ("turn_secret", &mut turn.turn_secret, &turn.turn_secret_file),
+            ("media.s3_secret_access_key", &mut media.s3_secret_access_key, &media.s3_secret_access_key_file),
         ] {
             if let Some(file) = file {
                 if secret.is_some() {
@@ -262,6 +264,7 @@ impl Reader {
             sync,
             push: _,
             outgoing: _,
+            media,
             turn,
             log,
             metrics: _,
@@ -341,6 +344,13 @@ impl Reader {
             "`turn_uris` wants `turn_secret`, or `turn_username` and `turn_password`",
         );
         must((60..=31_536_000).contains(&turn.turn_ttl), "`turn_ttl` is a number of seconds from 60 to 31536000");
+        must(
+            (1 << 20..=1 << 30).contains(&media.media_thumbnail_max_pixels),
+            "`media_thumbnail_max_pixels` is from 1048576 to 1073741824",
+        );
+        for fault in media.media.faults() {
+            must(false, fault);
+        }
         if let Err(e) = tracing_subscriber::EnvFilter::try_new(&log.log) {
             must(false, &format!("`log`: {e}"));
         }

@@ -24,6 +24,8 @@ pub struct RateLimit {
     pub receipt: Limit,
     pub to_device: Limit,
     pub key_backup: Limit,
+    pub media_upload: Limit,
+    pub media_create: Limit,
 }
 
 /// None: as much as they like.
@@ -74,6 +76,9 @@ impl Default for RateLimit {
             to_device: Limit::of(20.0, 1_000),
             // It puts all the keys it has, some hundred at once, one request after another.
             key_backup: Limit::of(20.0, 500),
+            // Somebody shares the pictures of a journey.
+            media_upload: Limit::of(1.0, 100),
+            media_create: Limit::of(1.0, 100),
         }
     }
 }

@@ -51,6 +51,8 @@ pub enum Kind {
     BadJson,
     BadState,
     CannotLeaveServerNoticeRoom,
+    /// Something was uploaded there already: 409.
+    CannotOverwriteMedia,
     /// Somebody else has it already: 409.
     Conflict,
     /// The user stopped following the thread after the event because of which a client would have them follow it: 409.
@@ -80,8 +82,12 @@ pub enum Kind {
     /// The event is not in the thread.
     NotInThread,
     NotJson,
+    /// Nothing was uploaded there yet: 504.
+    NotYetUploaded,
     /// The whole profile would be too large.
     ProfileTooLarge,
+    /// There is nothing in what was asked for: 416.
+    RangeNotSatisfiable,
     /// This kind of account data is written by the server only: 405.
     ReadOnly,
     RoomInUse,
@@ -98,6 +104,10 @@ pub enum Kind {
     UnsupportedRoomVersion,
     UserDeactivated,
     UserInUse,
+    /// The user has as much of something as they may.
+    UserLimitExceeded {
+        info_uri: String,
+    },
     UserLocked,
     WeakPassword,
     /// Keys are put into the newest backup only.

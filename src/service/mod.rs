@@ -11,6 +11,7 @@ pub mod filters;
 pub mod key_backup;
 pub mod keys;
 mod login;
+pub mod media;
 pub mod moves;
 pub mod notifications;
 mod passwords;

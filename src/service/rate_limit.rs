@@ -35,6 +35,8 @@ pub enum Limited {
     Receipt,
     ToDevice,
     KeyBackup,
+    MediaUpload,
+    MediaCreate,
 }
 
 impl Limited {
@@ -57,6 +59,8 @@ impl Limited {
             Self::Receipt => "receipt",
             Self::ToDevice => "to_device",
             Self::KeyBackup => "key_backup",
+            Self::MediaUpload => "media_upload",
+            Self::MediaCreate => "media_create",
         }
     }
 }
@@ -135,6 +139,8 @@ impl RateLimits {
             Limited::Receipt => all.receipt,
             Limited::ToDevice => all.to_device,
             Limited::KeyBackup => all.key_backup,
+            Limited::MediaUpload => all.media_upload,
+            Limited::MediaCreate => all.media_create,
         };
         limit.0.filter(|_| all.enabled)
     }

@@ -17,6 +17,7 @@ pub mod follow;
 mod job;
 pub mod key_backup;
 pub mod keys;
+pub mod media;
 pub mod memberships;
 pub mod metrics_names;
 mod migrate;
@@ -105,6 +106,7 @@ pub trait Storage:
     + connections::Connections
     + follow::Follow
     + keys::Keys
+    + media::MediaRepository
     + dehydrated::DehydratedDevices
     + directory::Directory
     + subscriptions::Subscriptions
@@ -177,6 +179,11 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (keys::one_time::ALL, keys::one_time::ALL_BULK),
         (key_backup::ALL, key_backup::ALL_BULK),
         (key_backup::keys::ALL, key_backup::keys::ALL_BULK),
+        (media::ALL, media::ALL_BULK),
+        (media::attach::ALL, media::attach::ALL_BULK),
+        (media::files::ALL, media::files::ALL_BULK),
+        (media::retention::ALL, media::retention::ALL_BULK),
+        (media::thumbnails::ALL, media::thumbnails::ALL_BULK),
         (memberships::ALL, memberships::ALL_BULK),
         (profiles::ALL, profiles::ALL_BULK),
         (pushers::ALL, pushers::ALL_BULK),

@@ -33,7 +33,8 @@ use crate::{
     bus::Bus,
     notify::{Known, Notifier},
     service::{
-        erased::Erased, moves::Moves, presence::Presence, pushers::Deliveries, rooms::Rooms, sessions::Sessions,
+        erased::Erased, media::Media, moves::Moves, presence::Presence, pushers::Deliveries, rooms::Rooms,
+        sessions::Sessions,
     },
     shutdown::Shutdown,
     sync::Syncs,
@@ -46,6 +47,9 @@ const SAVE_CONNECTIONS: Duration = Duration::from_secs(30);
 /// The queue, and the only item in it, of looking for old rows.
 const PURGE: &str = "purge";
 const PURGE_EVERY: Duration = Duration::from_secs(600);
+/// The same of looking for files that nobody needs.
+const TIDY_MEDIA: &str = "tidy_media";
+const UPKEEP_OF_MEDIA: Duration = Duration::from_secs(300);
 
 /// What the workers work with.
 pub struct Workers {
@@ -60,6 +64,7 @@ pub struct Workers {
     pub sessions: Arc<Sessions>,
     pub erased: Arc<Erased>,
     pub moves: Moves,
+    pub media: Arc<Media>,
     pub syncs: Arc<Syncs>,
     pub deliveries: Deliveries,
     pub shutdown: Shutdown,
@@ -106,17 +111,31 @@ pub fn start(workers: Workers, supervisor: &Supervisor) -> Arc<Pulse> {
         async move { w.syncs.save_connections().await }
     };
     supervisor.start("connections", every(Arc::clone(&workers), SAVE_CONNECTIONS, save));
-    supervisor.start(PURGE, purge_by_turns(workers));
+    let w = Arc::clone(&workers);
+    let upkeep = move || {
+        let w = Arc::clone(&w);
+        async move { w.media.upkeep().await }
+    };
+    supervisor.start("media", every(Arc::clone(&workers), UPKEEP_OF_MEDIA, upkeep));
+    supervisor.start(TIDY_MEDIA, by_turns(Arc::clone(&workers), TIDY_MEDIA, tidy_media));
+    supervisor.start(PURGE, by_turns(workers, PURGE, purge));
     pulse
 }
 
 /// One process at a time looks for what is old: it is an item of the outbox like any other, that comes round again.
-async fn purge_by_turns(workers: Arc<Workers>) {
+async fn by_turns(workers: Arc<Workers>, what: &'static str, handle: drain::Handle) {
     let now = workers.clock.now_ms();
-    if let Err(e) = workers.storage.plan(PURGE, PURGE, now).await {
-        tracing::warn!(error = %e, "the purge can't be planned; the next start will");
+    if let Err(e) = workers.storage.plan(what, what, now).await {
+        tracing::warn!(what, error = %e, "regular work can't be planned; the next start will");
     }
-    drain::run(workers, PURGE, purge).await;
+    drain::run(workers, what, handle).await;
+}
+
+fn tidy_media<'a>(workers: &'a Workers, _: &'a str) -> BoxFuture<'a, Result<Next>> {
+    Box::pin(async move {
+        workers.media.tidy().await?;
+        Ok(Next::Again(PURGE_EVERY))
+    })
 }
 
 fn purge<'a>(workers: &'a Workers, _: &'a str) -> BoxFuture<'a, Result<Next>> {

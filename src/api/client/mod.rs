@@ -16,6 +16,7 @@ mod key_backup;
 mod keys;
 mod lenient;
 mod login;
+mod media;
 mod messages;
 mod notifications;
 mod presence;
@@ -66,6 +67,7 @@ pub fn routes(r: Routes) -> Routes {
     let r = sync::routes(r);
     let r = sliding::routes(r);
     let r = to_device::routes(r);
+    let r = media::routes(r);
     let r = voip::routes(r);
     let r = key_backup::routes(r);
     shared_secret::routes(r)

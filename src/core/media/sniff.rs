@@ -5,9 +5,9 @@ pub const HEAD: usize = 4 << 10;
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sniffed {
+pub enum Sniffed<'a> {
     /// A type that its bytes name.
-    Known(&'static str),
+    Known(&'a str),
     /// Markup that a browser might run: HTML, SVG or other XML.
     Markup,
     /// Nothing that is known; text, for all that can be seen.
@@ -16,8 +16,30 @@ pub enum Sniffed {
     Unknown,
 }
 
+impl<'a> Sniffed<'a> {
+    /// As it is written down.
+    pub fn name(self) -> &'a str {
+        match self {
+            Self::Known(name) => name,
+            Self::Markup => "markup",
+            Self::Text => "text",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// What was written down.
+    pub fn named(name: &'a str) -> Self {
+        match name {
+            "markup" => Self::Markup,
+            "text" => Self::Text,
+            "unknown" => Self::Unknown,
+            known => Self::Known(known),
+        }
+    }
+}
+
 /// What a file is by its first [`HEAD`] bytes.
-pub fn sniff(head: &[u8]) -> Sniffed {
+pub fn sniff(head: &[u8]) -> Sniffed<'static> {
     let head = &head[..head.len().min(HEAD)];
     // Before all else: what a browser could take for markup is markup, whatever else it is made to look like.
     if is_markup(head) {
@@ -83,6 +105,7 @@ mod tests {
             (b"\0\x01\x02", Sniffed::Unknown),
         ] {
             assert_eq!(sniff(bytes), what, "{bytes:?}");
+            assert_eq!(Sniffed::named(what.name()), what);
         }
     }
 }
