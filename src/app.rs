@@ -104,6 +104,7 @@ pub struct Running {
     metrics: Option<Serving>,
     supervisor: Supervisor,
     syncs: Arc<Syncs>,
+    media: Arc<Media>,
     storage: Arc<dyn Storage>,
     first_admin_token: Option<String>,
 }
@@ -403,7 +404,7 @@ pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartErro
     let House { services, notifier, supervisor, storage, first_admin_token } =
         build(Arc::clone(&config), &deps).await?;
     let shutdown = services.shutdown.clone();
-    let syncs = Arc::clone(&services.syncs);
+    let (syncs, media) = (Arc::clone(&services.syncs), Arc::clone(&services.media));
 
     let metrics = match collected {
         None => None,
@@ -420,7 +421,7 @@ pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartErro
     let http = Serving::start(listeners, router, running, deps.rng, Limits::from(&config.http))?;
 
     let patience = Duration::from_secs(config.http.stop_timeout_s);
-    Ok(Running { shutdown, notifier, supervisor, patience, http, metrics, syncs, storage, first_admin_token })
+    Ok(Running { shutdown, notifier, supervisor, patience, http, metrics, syncs, media, storage, first_admin_token })
 }
 
 /// Samples pile up between two readings unless somebody sorts them in; nobody may be reading.
@@ -489,6 +490,12 @@ impl Running {
     /// How many syncs wait for news.
     pub fn waiting_syncs(&self) -> usize {
         self.notifier.waiting()
+    }
+
+    /// Does at once what is done with files now and then.
+    pub async fn tidy_media(&self) -> Result<(), hearth_core::Error> {
+        self.media.upkeep().await?;
+        self.media.tidy().await
     }
 
     /// Resolves when something within says that the server has to stop.

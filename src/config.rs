@@ -17,7 +17,7 @@ use ruma::{OwnedServerName, OwnedUserId, RoomVersionId, api::client::discovery::
 use serde::Deserialize;
 
 pub use load::{CREATABLE, Finding, Loaded, Sources, Weight};
-pub use media::{Media, MediaBackend, MediaStore, Retention, RetentionScope};
+pub use media::{Age, Media, MediaBackend, MediaStore, Retention, RetentionScope};
 pub use outgoing::{Destination, Outgoing};
 pub use rate_limit::{Limit, Rate, RateLimit};
 pub use secret::Secret;

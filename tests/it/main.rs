@@ -20,6 +20,7 @@ mod key_backup;
 mod lenient;
 mod limits;
 mod limits_of_events;
+mod media;
 mod model;
 mod presence;
 mod process;

@@ -233,7 +233,7 @@ fn what_is_uploaded_while_it_is_forgotten_is_there_or_is_written_anew() {
                 let done = store.attach_media(attach(&media_id, alice(), known("cat"), 3)).await.unwrap();
                 (media_id, done)
             };
-            let (uploaded, ()) = futures_util::join!(join_all((0..4).map(upload)), forget);
+            let (uploaded, ()) = futures_util::future::join(join_all((0..4).map(upload)), forget).await;
             for (media_id, done) in uploaded {
                 let there = file_of(store, &media_id).await;
                 assert_eq!(there.is_some(), done == Attached::Done, "{media_id} {done:?}");

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use hearth::config::{Addresses, Backend, Config, Secret};
 use tempfile::TempDir;
 
-use super::Server;
+use super::{Server, bucket::Bucket};
 
 /// A test on SQLite and again on Postgres.
 macro_rules! each_backend {
@@ -34,11 +34,53 @@ macro_rules! each_backend {
 }
 pub(crate) use each_backend;
 
+/// A test on both back ends, with files in folders and again with files in a bucket.
+macro_rules! each_store {
+    ($($(#[$meta:meta])* async fn $name:ident($given:ident: Given) $body:block)*) => { $(
+        mod $name {
+            #[allow(unused_imports, reason = "not every story needs its file's imports")]
+            use super::*;
+
+            async fn story($given: &$crate::support::Given) $body
+
+            $(#[$meta])*
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite_and_folders() {
+                story(&$crate::support::Given::sqlite()).await;
+            }
+
+            $(#[$meta])*
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite_and_s3() {
+                story(&$crate::support::Given::sqlite().with_bucket()).await;
+            }
+
+            $(#[$meta])*
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres_and_folders() {
+                let given = $crate::support::Given::postgres().await;
+                story(&given).await;
+                given.clean_up().await;
+            }
+
+            $(#[$meta])*
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres_and_s3() {
+                let given = $crate::support::Given::postgres().await.with_bucket();
+                story(&given).await;
+                given.clean_up().await;
+            }
+        }
+    )* };
+}
+pub(crate) use each_store;
+
 /// A database of the test's own, for as many servers as it likes to start.
 pub struct Given {
     /// Shared with the servers, which may outlive the rest.
     dir: Arc<TempDir>,
     postgres: Option<Schema>,
+    bucket: Option<Bucket>,
 }
 
 /// A schema within the database that the environment names; its tables are seen by those connections only that ask.
@@ -50,7 +92,7 @@ struct Schema {
 
 impl Given {
     pub fn sqlite() -> Self {
-        Self { dir: directory(), postgres: None }
+        Self { dir: directory(), postgres: None, bucket: None }
     }
 
     #[cfg(not(feature = "postgres"))]
@@ -66,7 +108,25 @@ impl Given {
         let name = format!("it_{}", hearth_core::clock::random_string(&hearth_core::clock::OsRng, 16).to_lowercase());
         let schema = Schema { name, admin };
         schema.run("CREATE SCHEMA").await;
-        Self { dir: directory(), postgres: Some(schema) }
+        Self { dir: directory(), postgres: Some(schema), bucket: None }
+    }
+
+    /// Files are kept in a bucket, below a prefix of the test's own.
+    pub fn with_bucket(self) -> Self {
+        Self { bucket: Some(Bucket::new()), ..self }
+    }
+
+    /// How many files the media store has.
+    pub async fn stored_files(&self) -> usize {
+        if let Some(bucket) = &self.bucket {
+            return bucket.objects().await;
+        }
+        files_in(&self.dir.path().join("db/media")) - self.waiting_uploads()
+    }
+
+    /// How many uploads the server holds that are not whole yet.
+    pub fn waiting_uploads(&self) -> usize {
+        files_in(&self.dir.path().join("db/media/incoming"))
     }
 
     /// Does not happen after a failure, so that one can look.
@@ -97,6 +157,9 @@ impl Given {
             // Many tests share one Postgres.
             config.database.database_pool_size = 4.try_into().expect("not zero");
         }
+        if let Some(bucket) = &self.bucket {
+            bucket.configure(&mut config.media.media);
+        }
         config
     }
 
@@ -119,6 +182,12 @@ impl Given {
         change(&mut config);
         Server::start(config, self.dir.clone()).await
     }
+}
+
+fn files_in(folder: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let within = |path: &Path| if path.is_dir() { files_in(path) } else { 1 };
+    entries.map(|entry| within(&entry.expect("an entry").path())).sum()
 }
 
 fn directory() -> Arc<TempDir> {

@@ -33,12 +33,18 @@ impl Http {
     }
 
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Reply {
+        self.send_for_bytes(request).await.0
+    }
+
+    /// The same where the answer is no text.
+    pub async fn send_for_bytes(&self, request: reqwest::RequestBuilder) -> (Reply, Vec<u8>) {
         let request = request.build().expect("a request");
         let what = format!("{} {}", request.method(), request.url().path());
         let reply = self.inner.execute(request).await.unwrap_or_else(|e| panic!("{what}: {e}"));
         let (status, headers) = (reply.status().as_u16(), reply.headers().clone());
-        let text = reply.text().await.unwrap_or_else(|e| panic!("{what}: {e}"));
-        Reply { what, status, headers, text }
+        let bytes = reply.bytes().await.unwrap_or_else(|e| panic!("{what}: {e}")).to_vec();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        (Reply { what, status, headers, text }, bytes)
     }
 
     pub async fn get(&self, path: &str) -> Reply {

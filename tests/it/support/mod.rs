@@ -12,6 +12,7 @@
 #![allow(dead_code, reason = "words that the next test will want")]
 
 pub mod backend;
+pub mod bucket;
 pub mod client;
 pub mod gateway;
 pub mod people;
@@ -20,6 +21,6 @@ pub mod server;
 pub mod wire;
 
 pub use backend::Given;
-pub(crate) use backend::each_backend;
+pub(crate) use backend::{each_backend, each_store};
 pub use client::{Http, Reply};
 pub use server::Server;

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::Http;
 
 /// What the server does with its database without being asked.
-const OF_ITSELF: [&str; 9] = [
+const OF_ITSELF: [&str; 11] = [
     "any_pusher_due",
     "stream_head",
     "small_rooms_of",
@@ -23,6 +23,8 @@ const OF_ITSELF: [&str; 9] = [
     "purge_transactions",
     "purge_revocations",
     "touch_devices",
+    "forget_old_media",
+    "unaccounted_files",
 ];
 
 /// A server at work, and a client that speaks to it.
@@ -73,6 +75,11 @@ impl Server {
 
     pub fn work(&self) -> BTreeMap<&'static str, Work> {
         self.running.storage_work()
+    }
+
+    /// Does now what is done with files from time to time.
+    pub async fn tidies_media(&self) {
+        self.running.tidy_media().await.expect("everything old is gone");
     }
 
     /// Says whether everybody was answered.
