@@ -19,7 +19,7 @@ use crate::{
         server::{Limits, Serving, bind},
     },
     bus::{Bus, LocalBus},
-    config::{self, Config},
+    config::{self, Config, MediaBackend},
     http_client::{HttpClient, System},
     notify::{self, Known, Notifier},
     service::{
@@ -202,17 +202,27 @@ fn media_folder(config: &Config) -> PathBuf {
     config.media.media.path.clone().unwrap_or_else(beside)
 }
 
+/// Where uploads wait until they are whole.
+pub fn media_spool(config: &Config) -> PathBuf {
+    media_folder(config).join("incoming")
+}
+
+/// The store of this kind.
+pub fn media_store(config: &Config, backend: MediaBackend) -> Result<Arc<dyn media::store::Store>, StartError> {
+    Ok(media::store::open(&config.media.media, backend, &media_folder(config))?)
+}
+
 fn media(
     config: &Config,
     storage: &Arc<dyn Storage>,
     notifier: &Arc<Notifier>,
     deps: &Deps,
 ) -> Result<Arc<Media>, StartError> {
-    let (store, folder) = (config.media.media.clone(), media_folder(config));
+    let store = config.media.media.clone();
     let sources = media::Sources {
         storage: Arc::clone(storage),
-        store: media::store::open(&store, store.backend, &folder)?,
-        spool: folder.join("incoming"),
+        store: media_store(config, store.backend)?,
+        spool: media_spool(config),
         notifier: Arc::clone(notifier),
         clock: Arc::clone(&deps.clock),
         rng: Arc::clone(&deps.rng),
@@ -221,6 +231,7 @@ fn media(
     let page = store.user_quota_info.clone().or_else(|| config.server.well_known.support_page.clone());
     let rules = media::Rules {
         max_bytes: config.http.max_request_size as u64,
+        max_pixels: config.media.media_thumbnail_max_pixels,
         quota_info: page.unwrap_or_else(|| format!("https://{name}/")),
         config: store,
     };

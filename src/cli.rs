@@ -2,13 +2,14 @@
 
 mod admin;
 mod config;
+mod media;
 mod serve;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Sources;
+use crate::config::{Config, Sources, Weight};
 
 /// A Matrix homeserver.
 #[derive(Parser)]
@@ -38,6 +39,9 @@ enum Command {
     /// Administer the server, whether it runs or not
     #[command(subcommand)]
     Admin(admin::Command),
+    /// The files that people share
+    #[command(subcommand)]
+    Media(media::Command),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -50,7 +54,33 @@ pub fn run() -> ExitCode {
     match arguments.command {
         None | Some(Command::Serve) => serve::run(&sources),
         Some(Command::Admin(command)) => admin::run(&command, &sources),
+        Some(Command::Media(command)) => media::run(&command, &sources),
         Some(Command::Config(command)) => config::run(&command, &sources),
+    }
+}
+
+/// Does something that ends by itself, and prints what came of it.
+fn do_once(sources: &Sources, work: impl AsyncFnOnce(Arc<Config>) -> Result<String, String>) -> ExitCode {
+    let loaded = sources.load();
+    if loaded.heaviest() == Some(Weight::Wrong) {
+        for finding in &loaded.findings {
+            eprintln!("{finding}");
+        }
+        return ExitCode::FAILURE;
+    }
+    let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work(Arc::new(loaded.config))),
+        Err(e) => Err(e.to_string()),
+    };
+    match outcome {
+        Ok(said) => {
+            println!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
     }
 }
 

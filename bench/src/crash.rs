@@ -6,6 +6,7 @@
 
 mod compare;
 mod devices;
+mod files;
 mod marks;
 mod memberships;
 mod unread;
@@ -26,6 +27,7 @@ use serde_json::json;
 use self::{
     compare::{compare_history, compare_sync},
     devices::Devices,
+    files::Files,
     marks::{Mark, Written},
     write::{OnError, write},
 };
@@ -64,7 +66,7 @@ pub struct Options {
     /// From the kill of PostgreSQL until every sender has had a 200 again.
     #[arg(long, default_value_t = 10_000)]
     errors_ms: u64,
-    /// Write nothing but messages to rooms: no receipts, no account data, no joins, nothing for devices.
+    /// Write nothing but messages to rooms: no receipts, no account data, no joins, nothing for devices, no files.
     #[arg(long)]
     messages_only: bool,
 }
@@ -124,9 +126,11 @@ struct World {
     rooms: Vec<String>,
     /// A room that senders come into and leave, and in which nobody speaks.
     lobby: String,
-    /// Receipts, account data and memberships are written beside the messages, and messages to a device, and keys claimed.
+    /// Receipts, account data and memberships are written beside the messages, messages to a device and files, and keys are
+    /// claimed.
     marks: bool,
     devices: Devices,
+    files: Files,
     notes: Mutex<Notes>,
 }
 
@@ -229,6 +233,8 @@ pub async fn run(options: Options) -> Result<bool> {
             verdict.check(&format!("cycle {cycle}: receipts, account data, memberships"), &violations);
             let violations = world.devices.compare().await?;
             verdict.check(&format!("cycle {cycle}: messages to a device, one-time keys"), &violations);
+            let violations = world.files.compare(&world.observer, &mut rng).await?;
+            verdict.check(&format!("cycle {cycle}: files"), &violations);
         }
         if let Some(histories) = histories {
             let violations = unread::compare(&world, &histories).await?;
@@ -254,9 +260,11 @@ pub async fn run(options: Options) -> Result<bool> {
     }
     if world.marks {
         let (messages, keys) = world.devices.totals();
-        println!("{messages} messages to a device, {keys} keys given");
-        let none = (messages == 0 || keys == 0).then(|| "no message came, or no key was given".to_owned());
-        verdict.check("something was for devices", &none.into_iter().collect::<Vec<_>>());
+        let files = world.files.total();
+        println!("{messages} messages to a device, {keys} keys given, {files} files");
+        let nothing = messages == 0 || keys == 0 || files == 0;
+        let none = nothing.then(|| "no message came, no key was given, or no file was taken".to_owned());
+        verdict.check("something was for devices, and files", &none.into_iter().collect::<Vec<_>>());
     }
     recoveries.sort();
     println!(
@@ -293,7 +301,16 @@ async fn set_up(url: &str, folder: &Path, options: &Options) -> Result<World> {
     let file = File::create(folder.join("acknowledged.jsonl"))?;
     let notes = Mutex::new(Notes { attempts: Vec::new(), marks: HashMap::new(), file });
     let devices = Devices::new(&http).await?;
-    Ok(World { senders, observer, rooms, lobby, marks: !options.messages_only, devices, notes })
+    Ok(World {
+        senders,
+        observer,
+        rooms,
+        lobby,
+        marks: !options.messages_only,
+        devices,
+        files: Files::default(),
+        notes,
+    })
 }
 
 const FILTER: &str = r#"{"presence":{"types":[]},"room":{"timeline":{"limit":1000,"types":["m.room.message"]},"ephemeral":{"types":[]}}}"#;

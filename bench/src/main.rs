@@ -4,6 +4,7 @@ mod crash;
 mod http;
 mod load;
 mod matrix;
+mod media;
 mod postgres;
 mod process;
 mod raw;
@@ -55,6 +56,8 @@ enum Command {
         #[command(flatten)]
         shape: load::Shape,
     },
+    /// Sends large and small files up and down.
+    Media(media::Options),
     /// Kills the server or its database while it is written to, and looks for what was acknowledged.
     Crash(crash::Options),
 }
@@ -66,6 +69,7 @@ async fn main() -> ExitCode {
         match command {
             Command::Load { target, pid, db_pid, metrics, shape } => load(&target, pid, db_pid, metrics, &shape).await,
             Command::Run { server, shape } => run(&server, shape).await,
+            Command::Media(options) => media::run(options).await,
             Command::Crash(options) => crash::run(options).await,
         }
     };

@@ -59,6 +59,7 @@ pub struct Server {
     port: u16,
     metrics_port: u16,
     database_url: Option<String>,
+    settings: Vec<(&'static str, String)>,
     child: Option<Child>,
 }
 
@@ -76,8 +77,14 @@ impl Server {
             port: free_port()?,
             metrics_port: free_port()?,
             database_url: postgres.map(Postgres::url),
+            settings: Vec::new(),
             child: None,
         })
+    }
+
+    /// Something that the next start is told.
+    pub fn set(&mut self, variable: &'static str, value: impl ToString) {
+        self.settings.push((variable, value.to_string()));
     }
 
     pub fn url(&self) -> String {
@@ -132,6 +139,7 @@ impl Server {
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(true);
+        command.envs(self.settings.iter().map(|(name, value)| (*name, value)));
         if let Some(url) = &self.database_url {
             command.env("CONDUIT_DATABASE_URL", url);
         }

@@ -12,7 +12,7 @@ use hearth_storage::reports::{self, About};
 
 use crate::{
     app::{self, Deps, Offline},
-    config::{Config, Sources, Weight},
+    config::{Config, Sources},
     service::{accounts::Accounts, reports::Reports},
 };
 
@@ -97,27 +97,7 @@ pub(super) enum Report {
 }
 
 pub(super) fn run(command: &Command, sources: &Sources) -> ExitCode {
-    let loaded = sources.load();
-    if loaded.heaviest() == Some(Weight::Wrong) {
-        for finding in &loaded.findings {
-            eprintln!("{finding}");
-        }
-        return ExitCode::FAILURE;
-    }
-    let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(administer(command, &Arc::new(loaded.config))),
-        Err(e) => Err(e.to_string()),
-    };
-    match outcome {
-        Ok(said) => {
-            println!("{said}");
-            ExitCode::SUCCESS
-        }
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    super::do_once(sources, async |config| administer(command, &config).await)
 }
 
 async fn administer(command: &Command, config: &Arc<Config>) -> Result<String, String> {

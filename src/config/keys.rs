@@ -150,8 +150,19 @@ const ELSEWHERE: &[(&str, &str)] = &[
 ];
 
 /// The beginnings and ends of whole families of such keys.
-const ELSEWHERE_FROM: &[&str] =
-    &["allow_incoming_", "allow_outgoing_", "dns_", "media_", "rocksdb_", "sender_", "sentry", "url_preview_", "zstd_"];
+const ELSEWHERE_FROM: &[&str] = &[
+    "allow_incoming_",
+    "allow_outgoing_",
+    "dns_",
+    "media_compat_",
+    "media_rc_",
+    "media_startup_",
+    "rocksdb_",
+    "sender_",
+    "sentry",
+    "url_preview_",
+    "zstd_",
+];
 const ELSEWHERE_TO: &[&str] = &["_cache_capacity", "_cache_size"];
 
 /// Of a key that other servers of the family have and that has no effect here: a hint, which may be empty.

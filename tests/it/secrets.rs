@@ -15,7 +15,9 @@ use tokio::{
 };
 
 use crate::support::{
-    Given, Http, each_backend,
+    Given, Http,
+    bucket::Bucket,
+    each_backend,
     gateway::{Gateway, pusher},
     people::{Person, escaped},
 };
@@ -58,6 +60,10 @@ async fn has_secrets(person: &Person, reader: &Person) {
     person.says(&room, &private("words that are not taken")).await;
     gateway.was_tried(tries + 1).await;
 
+    let file = person.uploading(private("file"), "text/plain", &format!("?filename={PRIVATE}.txt"));
+    let uri = person.http().send(file).await.ok()["content_uri"].as_str().unwrap().replace("mxc://", "");
+    assert_eq!(reader.downloads(&uri).await.bytes, private("file").into_bytes());
+    reader.downloads(&format!("{uri}/{PRIVATE}.txt")).await.is(200, private("file").as_bytes());
     let note = json!({ "messages": { &reader.id: { "*": { "note": private("note") } } } });
     person.put("/sendToDevice/m.note/t", note).await.ok();
     let (user, r) = (format!("/user/{}", person.id), escaped(&room));
@@ -132,7 +138,7 @@ async fn has_secrets(person: &Person, reader: &Person) {
 
 /// Runs the program with all the log there is, lets somebody live a short life on it, and stops it. What it wrote, what it
 /// measured and what it said to who was refused; and the access tokens that it gave out.
-async fn live_a_life(given: &Given) -> (String, Vec<String>) {
+async fn live_a_life(given: &Given, bucket: &Bucket) -> (String, Vec<String>) {
     let config = given.config();
     let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
     command.current_dir(given.dir()).env_clear().kill_on_drop(true);
@@ -148,6 +154,9 @@ async fn live_a_life(given: &Given) -> (String, Vec<String>) {
         "metrics_port=0",
     ] {
         command.args(["-O", option]);
+    }
+    for (key, value) in bucket.options() {
+        command.args(["-O", &format!("{key}=\"{value}\"")]);
     }
     command.args(["-O", &format!("registration_token=\"{INVITED}\"")]);
     command.args(["-O", &format!("registration_shared_secret=\"{SHARED}\"")]);
@@ -250,7 +259,8 @@ async fn live_a_life(given: &Given) -> (String, Vec<String>) {
 
 each_backend! {
     async fn cve_2023_41335_no_secret_is_logged_or_stored(given: Given) {
-        let (log, tokens) = live_a_life(given).await;
+        let bucket = Bucket::new();
+        let (log, tokens) = live_a_life(given, &bucket).await;
         assert!(log.contains("\"TRACE\"") || log.contains("\"DEBUG\""), "the whole log was asked for");
         let stored = given.everything_stored().await;
         let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
@@ -259,7 +269,7 @@ each_backend! {
             forms.iter().any(|form| stored.windows(form.len()).any(|w| w == form.as_bytes()))
         };
         assert!(found("@alice:test.example"), "what is stored is looked at");
-        for secret in [PASSWORD, SECOND, WRONG, SHARED, INVITED, DATABASE].into_iter().chain(tokens.iter().map(String::as_str)) {
+        for secret in [PASSWORD, SECOND, WRONG, SHARED, INVITED, DATABASE, bucket.secret()].into_iter().chain(tokens.iter().map(String::as_str)) {
             for line in log.lines() {
                 assert!(!line.contains(secret), "{line}");
             }

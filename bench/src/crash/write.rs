@@ -84,6 +84,13 @@ async fn write_as(
                 }
                 continue;
             }
+            3 => {
+                let sender = &world.senders[sender];
+                if !world.files.write(sender, number, &txn, &mut met, on_error).await? {
+                    return Ok(met);
+                }
+                continue;
+            }
             _ => continue,
         };
         let value = match mark {

@@ -2,11 +2,13 @@
 
 mod legacy;
 mod serve;
+mod thumbnail;
 
 use axum::body::Body;
 use futures_util::TryStreamExt as _;
 use hearth_core::Result;
-use http::Response;
+use hearth_storage::media::File;
+use http::{HeaderMap, Response};
 use ruma::{
     ServerName,
     api::client::{
@@ -36,7 +38,7 @@ pub(super) fn routes(r: Routes) -> Routes {
         .client(config)
         .download(content)
         .download(content_named);
-    legacy::routes(r)
+    legacy::routes(thumbnail::routes(r))
 }
 
 async fn upload(api: Api, req: Upload<upload::Request>) -> Result<upload::Response> {
@@ -98,16 +100,21 @@ async fn file<R>(
         name: name.or(found.file_name.as_deref()),
         audience,
     };
-    let etag = serve::etag(&found.file.sha256);
-    match serve::wanted(&req.headers, &etag, found.file.bytes) {
-        serve::Wanted::Nothing => Ok(serve::not_modified(&shown, &etag)),
-        serve::Wanted::Beyond => Ok(serve::beyond(found.file.bytes)),
+    send(api, &req.headers, &found.file, &shown).await
+}
+
+/// A file of the store, or what of it is asked for.
+async fn send(api: &Api, asked: &HeaderMap, file: &File, shown: &serve::Shown<'_>) -> Result<Response<Body>> {
+    let etag = serve::etag(&file.sha256);
+    match serve::wanted(asked, &etag, file.bytes) {
+        serve::Wanted::Nothing => Ok(serve::not_modified(shown, &etag)),
+        serve::Wanted::Beyond => Ok(serve::beyond(file.bytes)),
         serve::Wanted::Part(range) => {
-            let part = api.media.read(&found.file, range.clone()).await?;
+            let part = api.media.read(file, range.clone()).await?;
             let body = Body::from_stream(part.pieces.inspect_err(|e| {
                 tracing::error!(error = %e, "a file broke off while it was sent");
             }));
-            Ok(serve::file(&shown, &etag, found.file.bytes, range, body))
+            Ok(serve::file(shown, &etag, file.bytes, range, body))
         }
     }
 }

@@ -10,9 +10,12 @@ pub fn routes(r: Routes) -> Routes {
 }
 
 /// Clients switch features on by these, so a version is named once everything that they do then works: from v1.4 on
-/// they count on threads and private receipts, from v1.11 on on media for users only. Browser clients want v1.1 at
-/// least, old programs one of r0.
-const VERSIONS: [&str; 4] = ["r0.5.0", "r0.6.0", "r0.6.1", "v1.1"];
+/// they count on threads and private receipts, from v1.6 on on moments by their time, from v1.7 on on ids of media that are
+/// filled later, from v1.11 on on media for users only. Old programs want one of r0.
+const VERSIONS: [&str; 15] = [
+    "r0.5.0", "r0.6.0", "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10",
+    "v1.11", "v1.12",
+];
 
 /// What works, but belongs to versions that are not named yet, or had another name at first.
 const UNSTABLE: [&str; 13] = [

@@ -3,9 +3,11 @@
 //! An upload waits in a spool on this machine until all of it is there, goes to the store, and then stands for its URI; the
 //! answer comes after that. What is known of files is in the database, so any process serves any of them.
 
+pub mod copy;
 mod read;
 mod spool;
 pub mod store;
+mod thumbnails;
 mod tidy;
 
 use std::{
@@ -31,6 +33,7 @@ pub use self::read::{Found, Part};
 use self::{
     spool::{Spool, Spooled},
     store::Store,
+    thumbnails::Workshop,
 };
 use crate::{config::MediaStore, notify::Notifier};
 
@@ -49,6 +52,7 @@ pub struct Media {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     rules: Rules,
+    workshop: Workshop,
     /// What was looked at and is to be noted.
     used: Mutex<Vec<String>>,
 }
@@ -58,6 +62,8 @@ pub struct Rules {
     pub config: MediaStore,
     /// Of one file.
     pub max_bytes: u64,
+    /// Of a picture that a thumbnail is made of.
+    pub max_pixels: u64,
     /// Where users learn more who have as much as they may.
     pub quota_info: String,
 }
@@ -85,7 +91,19 @@ impl Media {
     pub fn new(server_name: OwnedServerName, sources: Sources, rules: Rules) -> Arc<Self> {
         let Sources { storage, store, spool, notifier, clock, rng } = sources;
         let spool = Spool::new(spool);
-        Arc::new(Self { server_name, storage, store, spool, notifier, clock, rng, rules, used: Mutex::default() })
+        let workshop = Workshop::new(rules.max_pixels);
+        Arc::new(Self {
+            server_name,
+            storage,
+            store,
+            spool,
+            notifier,
+            clock,
+            rng,
+            rules,
+            workshop,
+            used: Mutex::default(),
+        })
     }
 
     /// The largest upload.

@@ -1,8 +1,12 @@
 //! Files that people share.
 
+mod copied;
+mod durable;
+mod killed;
 mod pending;
 mod served;
 mod shared;
+mod thumbnails;
 mod tidied;
 
 use reqwest::{Method, RequestBuilder, header};
@@ -16,14 +20,14 @@ pub(super) const PNG: &[u8] =
     x\x9cc\xf8\xcf\xc0\xf0\x1f\0\x05\0\x01\xff\xab\x03\x82Z\0\0\0\0IEND\xaeB`\x82";
 
 /// What somebody got who asked for a file.
-pub(super) struct Got {
+pub(crate) struct Got {
     pub(super) reply: Reply,
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Got {
     #[track_caller]
-    pub(super) fn is(&self, status: u16, bytes: &[u8]) -> &Self {
+    pub(crate) fn is(&self, status: u16, bytes: &[u8]) -> &Self {
         assert_eq!(self.reply.status, status, "{}", self.reply.text);
         assert!(self.bytes == bytes, "{} bytes, not the {} that were expected", self.bytes.len(), bytes.len());
         self
@@ -40,7 +44,7 @@ pub(super) async fn gets(http: &Http, request: RequestBuilder) -> Got {
 }
 
 impl Person {
-    pub(super) fn uploading(&self, bytes: impl Into<reqwest::Body>, content_type: &str, query: &str) -> RequestBuilder {
+    pub(crate) fn uploading(&self, bytes: impl Into<reqwest::Body>, content_type: &str, query: &str) -> RequestBuilder {
         let request = self.http().request(Method::POST, &format!("/_matrix/media/v3/upload{query}"));
         request.bearer_auth(&self.token).header(header::CONTENT_TYPE, content_type).body(bytes)
     }
@@ -58,7 +62,7 @@ impl Person {
         self.http().request(Method::GET, &format!("/_matrix/client/v1/media/download/{uri}")).bearer_auth(&self.token)
     }
 
-    pub(super) async fn downloads(&self, uri: &str) -> Got {
+    pub(crate) async fn downloads(&self, uri: &str) -> Got {
         gets(self.http(), self.downloading(uri)).await
     }
 

@@ -10,16 +10,11 @@ use crate::support::{
     server::Server,
 };
 
-/// Bytes that repeat nowhere near.
+/// Bytes that say where they are.
 fn noise(bytes: usize) -> Vec<u8> {
-    let mut state = 0x2545_F491_4F6C_DD1D_u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    std::iter::repeat_with(next).take(bytes).collect()
+    let mut noise: Vec<u8> = (0..=bytes / 8).flat_map(|n| (n as u64 ^ bytes as u64).to_le_bytes()).collect();
+    noise.truncate(bytes);
+    noise
 }
 
 async fn small_server(given: &Given, bytes: usize) -> Server {

@@ -129,6 +129,11 @@ impl Given {
         files_in(&self.dir.path().join("db/media/incoming"))
     }
 
+    /// Where this test keeps files, if that is not in folders.
+    pub fn bucket(&self) -> Option<&Bucket> {
+        self.bucket.as_ref()
+    }
+
     /// Does not happen after a failure, so that one can look.
     pub async fn clean_up(self) {
         #[cfg(feature = "postgres")]
@@ -169,7 +174,8 @@ impl Given {
             return schema.dump().await.into_bytes();
         }
         let files = std::fs::read_dir(self.dir.path().join("db")).expect("the folder of the database");
-        files.flat_map(|file| std::fs::read(file.expect("a file").path()).expect("its bytes")).collect()
+        let files = files.map(|file| file.expect("a file").path()).filter(|path| path.is_file());
+        files.flat_map(|path| std::fs::read(path).expect("its bytes")).collect()
     }
 
     pub async fn server(&self) -> Server {

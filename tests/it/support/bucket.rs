@@ -45,6 +45,23 @@ impl Bucket {
         media.s3_secret_access_key = Some(Secret::new(self.secret.clone()));
     }
 
+    /// The same, as options of the program, by key and value.
+    pub fn options(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("media.backend", "s3".to_owned()),
+            ("media.s3_endpoint", self.endpoint.clone()),
+            ("media.s3_bucket", self.name.clone()),
+            ("media.s3_prefix", self.prefix.clone()),
+            ("media.s3_access_key_id", self.key.clone()),
+            ("media.s3_secret_access_key", self.secret.clone()),
+        ]
+    }
+
+    /// What nobody is to see.
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
     pub async fn objects(&self) -> usize {
         let config = Builder::new()
             .behavior_version(BehaviorVersion::latest())

@@ -76,6 +76,10 @@ impl Program {
         Self { child, http: Http::to(address) }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Ends it where it stands.
     pub async fn dies(mut self) {
         self.child.kill().await.expect("it was alive");
