@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http_body_util::{BodyExt as _, StreamBody, combinators::BoxBody};
+use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::{Method, Request, Response, body::Frame, body::Incoming, header};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -158,7 +158,7 @@ impl Files {
         });
         let request = self.request(Method::POST, "/_matrix/media/v3/upload")?;
         let request =
-            request.header(header::CONTENT_LENGTH, bytes).body(StreamBody::new(stream::iter(pieces)).boxed())?;
+            request.header(header::CONTENT_LENGTH, bytes).body(BodyExt::boxed(StreamBody::new(stream::iter(pieces))))?;
         let answer = self.ask(request).await?.into_body().collect().await?.to_bytes();
         let answer: serde_json::Value = serde_json::from_slice(&answer)?;
         let uri = answer["content_uri"].as_str().and_then(|uri| uri.strip_prefix("mxc://"));

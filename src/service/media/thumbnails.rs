@@ -68,7 +68,9 @@ impl Workshop {
             let _held = (pixels, hand);
             thumbnail::make(&source, wish, &bounds)
         };
-        tokio::task::spawn_blocking(work).await.map_err(Error::internal)
+        // Decoders are large, and not ours: what stops one is no more than a broken picture.
+        let made = tokio::task::spawn_blocking(work).await;
+        Ok(made.unwrap_or_else(|stopped| Err(Failure::Broken(stopped.to_string()))))
     }
 
     fn queue(&self) -> Result<impl Drop + '_> {
@@ -96,8 +98,9 @@ impl Media {
         let key = (picture.file.key.clone(), variant(wish));
         let made = self.workshop.known.try_get_with(key, self.find_or_make(&picture.file, wish)).await;
         made.map_err(|e| again(&e))?.map_err(|failure| match failure {
-            Failure::TooLarge(_) => Error::too_large(failure.to_string()),
-            Failure::Unsupported | Failure::Broken(_) => Error::unknown(failure.to_string()),
+            Failure::TooLarge(_) => Error::too_large("The picture is too large for a thumbnail"),
+            Failure::Unsupported => Error::unknown("No thumbnails are made of this kind of file"),
+            Failure::Broken(_) => Error::unknown("The picture is broken"),
         })
     }
 
@@ -112,7 +115,10 @@ impl Media {
         let source = self.read_all(picture).await?;
         match self.workshop.make(source, wish).await? {
             Ok(made) => Ok(Ok(Arc::new(self.keep_thumbnail(picture, variant, made).await?))),
-            Err(failure) => Ok(Err(failure)),
+            Err(failure) => {
+                tracing::debug!(error = %failure, "a file has no thumbnail");
+                Ok(Err(failure))
+            }
         }
     }
 

@@ -48,7 +48,7 @@ pub(super) async fn shown(
         sniffed: &made.file.sniffed,
         name: Some(match made.content_type.as_str() {
             "image/jpeg" => "thumbnail.jpg",
-            "image/gif" => "thumbnail.gif",
+            "image/webp" => "thumbnail.webp",
             _ => "thumbnail.png",
         }),
         audience,

