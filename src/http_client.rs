@@ -2,9 +2,11 @@
 //!
 //! A user who names a URL must not be able to reach with it what only this machine or its network can reach. So each
 //! connection, however it came about, is made to an address that was looked at after the name was resolved, and to no
-//! other (`connect`). Nothing is redirected, no proxy is asked, no cookie is kept; an answer has a size and a time.
+//! other (`connect`). What is sent is never redirected, what is asked for (`get`) a few times, each place looked at like
+//! the first. No proxy is asked, no cookie is kept; an answer has a size and a time.
 
 mod connect;
+mod get;
 mod guard;
 #[cfg(test)]
 mod tests;
@@ -22,10 +24,13 @@ use hyper_util::{
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use url::Url;
 
-pub use self::connect::{Resolve, System};
 use self::{
     connect::{Forbidden, Guarded},
     guard::Guard,
+};
+pub use self::{
+    connect::{Resolve, System},
+    get::{ContentType, Opened},
 };
 use crate::config::Outgoing;
 
@@ -64,6 +69,11 @@ pub enum Failure {
     BadUrl(&'static str),
     #[error("{0} may not be reached from here")]
     Forbidden(String),
+    /// It leads to a place that the asker does not want to go to.
+    #[error("it leads to where it may not")]
+    Unwanted,
+    #[error("{0}")]
+    Astray(&'static str),
     #[error("no answer in time")]
     TooLate,
     #[error("the answer is too large")]

@@ -43,6 +43,34 @@ fn imports_go_one_way() {
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
 
+/// By these words somebody out there is called.
+const CALLS: [&str; 5] = ["hyper_util::client", "hyper::client", "reqwest", "TcpStream::connect", "lookup_host"];
+
+/// What others chose is asked for by the one client that has a guard. (Databases are chosen by the operator.)
+#[test]
+fn one_client_asks_for_what_others_chose() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    let (mut by_the_client, mut by_others) = (0, Vec::new());
+    for file in files {
+        let name = file.strip_prefix(&root).expect("below src").to_string_lossy().replace('\\', "/");
+        let text = fs::read_to_string(&file)
+            .expect("a readable source")
+            .replace("hyper_util::{\n    client", "hyper_util::client");
+        if !CALLS.iter().any(|call| text.contains(call)) {
+            continue;
+        }
+        match name.split(['/', '.']).next() {
+            Some("http_client") => by_the_client += 1,
+            Some("storage") => {}
+            _ => by_others.push(name),
+        }
+    }
+    assert!(by_the_client >= 2, "the client itself was not found");
+    assert!(by_others.is_empty(), "{by_others:?}");
+}
+
 fn collect(dir: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).expect("a folder") {
         let path = entry.expect("an entry").path();

@@ -1,5 +1,7 @@
 //! What is shot at is a server on loopback, which counts who reaches it.
 
+mod get;
+
 use std::{
     io,
     net::{IpAddr, SocketAddr},
