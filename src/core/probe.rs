@@ -15,10 +15,12 @@ use ruma::{
     room_id, user_id,
 };
 use serde_json::{Map, Value};
+#[cfg(feature = "media")]
+use url::Url;
 
 #[cfg(feature = "media")]
 use crate::media::{
-    headers,
+    headers, preview,
     sniff::{self, Sniffed},
     thumbnail::{self, Bounds, Thumbnail, Wish},
 };
@@ -198,6 +200,56 @@ fn small_enough(small: &Thumbnail, wish: Wish, file: &[u8]) {
     let bounds = Bounds { bytes: usize::MAX, ..Bounds::default() };
     let again = thumbnail::make(&small.bytes, wish, &bounds).expect("it is a picture");
     assert_eq!((again.width, again.height, again.animated), (size.0, size.1, small.animated), "it is small enough");
+}
+
+/// What a page's server says of its letters, in the next line where it was found, and in what follows the page; which may
+/// as well be its oEmbed.
+#[cfg(feature = "media")]
+pub fn preview_page(input: &[u8]) {
+    let mut lines = input.splitn(3, |b| *b == b'\n');
+    let mut text = || lines.next().map(|line| std::str::from_utf8(line).unwrap_or_default()).unwrap_or_default();
+    let (charset, url) = (text(), text());
+    let body = lines.next().unwrap_or_default();
+    let home = || Url::parse("https://example.org/a/b?c#d").expect("a URL");
+    let url = Url::parse(url).unwrap_or_else(|_| home());
+    let page = preview::page(body, Some(charset), &url);
+    if let Some(oembed) = page.oembed() {
+        assert!(is_of_the_web(oembed), "{oembed}");
+    }
+    decent(&page.told(preview::oembed(body, &url)));
+    decent(&preview::page(body, None, &url).told(None));
+    let excerpt = preview::excerpt(body, Some(charset));
+    for words in excerpt.into_iter().chain(preview::file_name(url.path())) {
+        assert!(is_decent(&words), "{words}");
+    }
+}
+
+#[cfg(feature = "media")]
+fn decent(told: &preview::Told) {
+    let written = serde_json::to_string(&told.said).expect("it can be written");
+    assert!(told.said.len() <= 50 && written.len() <= 128 << 10, "what is told is small");
+    for (key, value) in &told.said {
+        assert!(key.len() <= 50 && !key.starts_with("og:image"), "{key}");
+        match value {
+            Value::String(words) => assert!(is_decent(words), "{key}: {words}"),
+            other => assert!(other.is_u64(), "{key}: {other}"),
+        }
+    }
+    if let Some(preview::Picture { url, alt }) = &told.picture {
+        assert!(is_of_the_web(url) && alt.as_deref().is_none_or(is_decent), "{url} {alt:?}");
+    }
+}
+
+#[cfg(feature = "media")]
+fn is_of_the_web(url: &Url) -> bool {
+    let is_plain = url.username().is_empty() && url.password().is_none();
+    matches!(url.scheme(), "http" | "https") && is_plain && url.as_str().len() <= preview::LONGEST_URL
+}
+
+#[cfg(feature = "media")]
+fn is_decent(words: &str) -> bool {
+    let shows = |c: char| c == '\n' || !c.is_control();
+    !words.trim().is_empty() && words.chars().count() <= preview::LONGEST_URL && words.chars().all(shows)
 }
 
 /// Who may do what in a room of these levels.

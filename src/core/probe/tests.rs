@@ -175,6 +175,64 @@ prop_compose! {
     }
 }
 
+/// Pieces of pages, of which some belong together.
+const PIECES: [&str; 40] = [
+    "<!doctype html>",
+    "<html><head>",
+    "</head><body>",
+    "<meta charset=",
+    "shift_jis",
+    "utf-16",
+    "<meta property=\"og:title\" content=\"",
+    "<meta name=twitter:image content=",
+    "<meta property='og:image' content='",
+    "<meta property=og:video:width content=",
+    "<meta property=og:url content=",
+    "<meta name=description itemprop=image content=\"",
+    "<link rel=alternate type=application/json+oembed href=\"",
+    "<base href=\"",
+    "<title>",
+    "</title>",
+    "<img src=",
+    " width=640 height=\"480px\"",
+    "data:image/png;base64,AA",
+    "javascript:alert(1)",
+    "//other.example/a.png",
+    "../a?b=c&amp;d",
+    "https://a:b@example.org/",
+    "https://[::1]:99999/",
+    "<svg><title>",
+    "<nav>",
+    "</nav>",
+    "<p hidden=",
+    "<script>\"</p>",
+    "<!-- ",
+    "-->",
+    "<![CDATA[",
+    "&#x1f30d;&#0;&#xd800;&nbsp",
+    "&amp;&eacute;&unknown;&",
+    "\u{202e}\u{0}\u{feff}\u{ad}",
+    "日本",
+    "\">",
+    "'>",
+    "\n \t",
+    "{\"type\":\"rich\",\"title\":\"a&amp;b\",\"html\":\"<p>x</p><img src=/a>\",\"author_name\":\"\\u0000\"}",
+];
+
+/// A page of such pieces, of which one may come up very often.
+fn page() -> impl Strategy<Value = String> {
+    let piece = || prop::sample::select(&PIECES[..]).prop_map(str::to_owned);
+    let attributes =
+        prop::collection::vec("[a-z\"'= <>/&;]{0,6}", 0..9).prop_map(|names| format!("<p {}>", names.join(" ")));
+    let words = prop_oneof![4 => piece(), 1 => attributes, 1 => ".{0,12}"];
+    (prop::collection::vec(words, 0..16), piece(), prop_oneof![9 => 0..3_usize, 1 => 0..2_000_usize], any::<bool>())
+        .prop_map(|(mut words, piece, times, ahead)| {
+            let at = if ahead { 0 } else { words.len() };
+            words.insert(at, piece.repeat(times));
+            words.concat()
+        })
+}
+
 /// As it is, or with a byte of it changed.
 fn spoilt(text: String) -> impl Strategy<Value = Vec<u8>> {
     let bytes = text.into_bytes();
@@ -220,6 +278,15 @@ proptest! {
     }
 
     #[test]
+    fn previews_take_anything(
+        input in (prop::sample::select(vec!["", "utf-8", "shift_jis", "iso-2022-jp", "utf-16le", "x"]),
+            prop::sample::select(vec!["", "https://example.org/a", "http://[::1]/", "data:,x", "mailto:a@b", "https://x/%00%ff"]),
+            page()).prop_flat_map(|(charset, url, page)| spoilt(format!("{charset}\n{url}\n{page}")))
+    ) {
+        preview_page(&input);
+    }
+
+    #[test]
     fn tokens_take_anything(
         input in "[st]1(_-?[0-9]{1,20}){0,4}(_[td]?[0-9a-f]{0,9}){0,3}".prop_flat_map(spoilt)
     ) {
@@ -246,4 +313,14 @@ fn what_has_stopped_others_is_taken() {
         filter(format!("{odd}\n{event}").as_bytes());
         sliding(format!("timeout=1e999\n{odd}").as_bytes());
     }
+}
+
+/// Levels and attributes beyond all bounds: both have stopped others who look at pages.
+#[test]
+fn cve_2022_31052_pages_that_have_stopped_others_are_taken() {
+    for piece in ["<div>", "<svg><g>", "<table><tr><td>", "<nav>", "<a b=", "<p a a a a ", "<!--", "&", "&#", "<title>"]
+    {
+        preview_page(format!("\n\n{}", piece.repeat(20_000)).as_bytes());
+    }
+    preview_page(format!("\n\n{}1{}", "[".repeat(20_000), "]".repeat(20_000)).as_bytes());
 }
