@@ -46,6 +46,7 @@ pub mod to_device;
 pub mod transactions;
 mod tx;
 pub mod unread;
+pub mod url_previews;
 pub mod user_directory;
 
 use std::{path::PathBuf, sync::Arc};
@@ -110,6 +111,7 @@ pub trait Storage:
     + dehydrated::DehydratedDevices
     + directory::Directory
     + subscriptions::Subscriptions
+    + url_previews::UrlPreviews
     + user_directory::UserDirectory
     + Send
     + Sync
@@ -221,6 +223,7 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (unread::ALL, unread::ALL_BULK),
         (unread::count::ALL, unread::count::ALL_BULK),
         (unread::read::ALL, unread::read::ALL_BULK),
+        (url_previews::ALL, url_previews::ALL_BULK),
         (user_directory::ALL, user_directory::ALL_BULK),
         (migrate::ALL, migrate::ALL_BULK),
         (outbox::ALL, outbox::ALL_BULK),

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::Http;
 
 /// What the server does with its database without being asked.
-const OF_ITSELF: [&str; 11] = [
+const OF_ITSELF: [&str; 12] = [
     "any_pusher_due",
     "stream_head",
     "small_rooms_of",
@@ -22,6 +22,7 @@ const OF_ITSELF: [&str; 11] = [
     "outbox_done",
     "purge_transactions",
     "purge_revocations",
+    "purge_url_previews",
     "touch_devices",
     "forget_old_media",
     "unaccounted_files",
