@@ -35,6 +35,7 @@ use crate::{
         moves::Moves,
         notifications::Notifications,
         presence::Presence,
+        previews::{self, Previews},
         profiles::Profiles,
         push::Push,
         push_rules::PushRules,
@@ -306,6 +307,16 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
     let http = HttpClient::new(&config.outgoing, Arc::new(System));
     let badge_counts = config.push.push_badge_counts;
     let pushers = Pushers::new(Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng), http.clone(), badge_counts);
+    let previews = Previews::new(
+        &config.url_preview,
+        previews::Sources {
+            storage: Arc::clone(&storage),
+            clock: Arc::clone(clock),
+            http: http.clone(),
+            pictures: None,
+            shutdown: shutdown.clone(),
+        },
+    );
     let mut epoch = [0; 8];
     rng.fill(&mut epoch);
     let sources = Sources {
@@ -393,6 +404,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         timelines,
         typing,
         presence,
+        previews,
         spaces: Arc::new(Spaces::new(Arc::clone(&storage))),
         tags,
         to_device: Arc::new(to_device),

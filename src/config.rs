@@ -10,6 +10,7 @@ mod outgoing;
 mod rate_limit;
 mod secret;
 mod subnet;
+mod url_preview;
 
 use std::{net::IpAddr, num::NonZeroU32, path::PathBuf};
 
@@ -22,6 +23,7 @@ pub use outgoing::{Destination, Outgoing};
 pub use rate_limit::{Limit, Rate, RateLimit};
 pub use secret::Secret;
 pub use subnet::Subnet;
+pub use url_preview::UrlPreview;
 
 /// The file in which every key is explained.
 pub const EXAMPLE: &str = include_str!("../conduit.toml.example");
@@ -41,6 +43,7 @@ pub struct Config {
     pub push: Push,
     pub outgoing: Outgoing,
     pub media: Media,
+    pub url_preview: UrlPreview,
     pub turn: Turn,
     pub log: Log,
     pub metrics: Metrics,

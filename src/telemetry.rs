@@ -18,6 +18,7 @@ pub mod name {
     pub const RATE_LIMITED: &str = "hearth_rate_limited_total";
     pub const PUSHES: &str = "hearth_pushes_total";
     pub const PUSH_DURATION: &str = "hearth_push_duration_seconds";
+    pub const URL_PREVIEWS: &str = "hearth_url_previews_total";
     pub const TO_DEVICE_DROPPED: &str = "hearth_to_device_dropped_total";
     pub const PROCESS_RSS: &str = "process_resident_memory_bytes";
     pub const PROCESS_FDS: &str = "process_open_fds";
@@ -45,6 +46,7 @@ const ALL: &[(Shape, &str, Unit, &str)] = &[
     (Shape::Counter, name::RATE_LIMITED, Unit::Count, "Requests refused for there being too many, by limit"),
     (Shape::Counter, name::PUSHES, Unit::Count, "Notifications sent to push gateways, by what became of them"),
     (Shape::Histogram, name::PUSH_DURATION, Unit::Seconds, "How long push gateways took to answer, or to fail"),
+    (Shape::Counter, name::URL_PREVIEWS, Unit::Count, "Links that were looked at for a preview, by what became of it"),
     (Shape::Counter, name::TO_DEVICE_DROPPED, Unit::Count, "Messages to devices that waited behind too many others"),
     (Shape::Gauge, name::PROCESS_RSS, Unit::Bytes, "Memory of this process that is in RAM"),
     (Shape::Gauge, name::PROCESS_FDS, Unit::Count, "Open files and sockets of this process"),

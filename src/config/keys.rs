@@ -8,7 +8,7 @@ use toml::Table;
 
 use super::{
     Database, Http, Limits, Log, Media, MediaStore, Metrics, Outgoing, Presence, Push, RateLimit, Registration, Rooms,
-    Server, Sessions, Sync, Turn, WellKnown,
+    Server, Sessions, Sync, Turn, UrlPreview, WellKnown,
 };
 
 /// One struct of the configuration: its keys, and whether it takes the value of one.
@@ -21,7 +21,7 @@ fn section<S: DeserializeOwned>() -> Section {
     Section { keys: field_names::<S>(), takes: |table| table.try_into::<S>().map(drop).map_err(|e| e.message().into()) }
 }
 
-fn sections() -> [Section; 15] {
+fn sections() -> [Section; 16] {
     [
         section::<Server>(),
         section::<Database>(),
@@ -35,6 +35,7 @@ fn sections() -> [Section; 15] {
         section::<Push>(),
         section::<Outgoing>(),
         section::<Media>(),
+        section::<UrlPreview>(),
         section::<Turn>(),
         section::<Log>(),
         section::<Metrics>(),
@@ -147,6 +148,9 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("turn_allow_guests", "there are no guests"),
     ("unix_socket_path", "see `address` and `port`"),
     ("unix_socket_perms", ""),
+    ("url_preview_allow_audio_video", "of audio and video nothing is read"),
+    ("url_preview_bound_interface", ""),
+    ("url_preview_user_agent", ""),
 ];
 
 /// The beginnings and ends of whole families of such keys.
@@ -160,7 +164,6 @@ const ELSEWHERE_FROM: &[&str] = &[
     "rocksdb_",
     "sender_",
     "sentry",
-    "url_preview_",
     "zstd_",
 ];
 const ELSEWHERE_TO: &[&str] = &["_cache_capacity", "_cache_size"];

@@ -204,6 +204,7 @@ impl Reader {
             push: self.section(&table),
             outgoing: self.section(&table),
             media: self.section(&table),
+            url_preview: self.section(&table),
             turn: self.section(&table),
             log: self.section(&table),
             metrics: self.section(&table),
@@ -265,6 +266,7 @@ impl Reader {
             push: _,
             outgoing: _,
             media,
+            url_preview,
             turn,
             log,
             metrics: _,
@@ -326,6 +328,15 @@ impl Reader {
             sync.client_sync_timeout_min <= sync.client_sync_timeout_max
                 && sync.client_sync_timeout_default <= sync.client_sync_timeout_max,
             "`client_sync_timeout_max` is less than the minimum or the default",
+        );
+        must(
+            (10_000..=10_000_000).contains(&url_preview.url_preview_max_spider_size)
+                && (1..=60).contains(&url_preview.url_preview_timeout_s),
+            "`url_preview_max_spider_size` is from 10000 to 10000000, `url_preview_timeout_s` from 1 to 60",
+        );
+        must(
+            url_preview.entries().all(|entry| !entry.trim().is_empty()),
+            "an entry of the lists `url_preview_…` is empty: everything is `*`, nothing is an empty list",
         );
         must(
             turn.turn_uris.iter().all(|uri| uri.starts_with("turn:") || uri.starts_with("turns:")),

@@ -26,6 +26,7 @@ pub struct RateLimit {
     pub key_backup: Limit,
     pub media_upload: Limit,
     pub media_create: Limit,
+    pub url_preview: Limit,
 }
 
 /// None: as much as they like.
@@ -79,6 +80,8 @@ impl Default for RateLimit {
             // Somebody shares the pictures of a journey.
             media_upload: Limit::of(1.0, 100),
             media_create: Limit::of(1.0, 100),
+            // Who scrolls through a room asks for all that is linked there.
+            url_preview: Limit::of(2.0, 100),
         }
     }
 }

@@ -95,6 +95,8 @@ pub enum Kind {
     /// Overloaded or stopping: 503, worth trying again.
     Unavailable,
     Unknown,
+    /// Somebody else, whom the request needs, gave no answer that is of use: 502.
+    Unreachable,
     /// A position on a connection that we don't know (any more).
     UnknownPos,
     UnknownToken {

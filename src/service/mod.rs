@@ -16,6 +16,7 @@ pub mod moves;
 pub mod notifications;
 mod passwords;
 pub mod presence;
+pub mod previews;
 pub mod profiles;
 pub mod push;
 pub mod push_rules;

@@ -37,6 +37,7 @@ pub enum Limited {
     KeyBackup,
     MediaUpload,
     MediaCreate,
+    UrlPreview,
 }
 
 impl Limited {
@@ -61,6 +62,7 @@ impl Limited {
             Self::KeyBackup => "key_backup",
             Self::MediaUpload => "media_upload",
             Self::MediaCreate => "media_create",
+            Self::UrlPreview => "url_preview",
         }
     }
 }
@@ -141,6 +143,7 @@ impl RateLimits {
             Limited::KeyBackup => all.key_backup,
             Limited::MediaUpload => all.media_upload,
             Limited::MediaCreate => all.media_create,
+            Limited::UrlPreview => all.url_preview,
         };
         limit.0.filter(|_| all.enabled)
     }

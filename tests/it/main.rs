@@ -23,6 +23,7 @@ mod limits_of_events;
 mod media;
 mod model;
 mod presence;
+mod previews;
 mod process;
 mod promises;
 mod push;

@@ -20,6 +20,7 @@ use crate::support::{
     each_backend,
     gateway::{Gateway, pusher},
     people::{Person, escaped},
+    site::{Page, Site},
 };
 
 const LONG: Duration = Duration::from_secs(20);
@@ -64,6 +65,25 @@ async fn has_secrets(person: &Person, reader: &Person) {
     let uri = person.http().send(file).await.ok()["content_uri"].as_str().unwrap().replace("mxc://", "");
     assert_eq!(reader.downloads(&uri).await.bytes, private("file").into_bytes());
     reader.downloads(&format!("{uri}/{PRIVATE}.txt")).await.is(200, private("file").as_bytes());
+    // What somebody links to: what is there, what leads to it, what is not there, not allowed and none.
+    let site = Site::start().await;
+    site.has(
+        &format!("/{PRIVATE}"),
+        format!("<title>{PRIVATE}</title><meta property=og:image content=/{PRIVATE}.png>"),
+    );
+    site.shows(&format!("/to-{PRIVATE}?a={PRIVATE}"), Page::To(format!("/{PRIVATE}")));
+    for link in [
+        site.url(&format!("/{PRIVATE}")),
+        site.url(&format!("/to-{PRIVATE}?a={PRIVATE}")),
+        site.url(&format!("/no-{PRIVATE}")),
+        format!("http://10.0.0.1/{PRIVATE}"),
+        format!("no link {PRIVATE}"),
+    ] {
+        let path = format!("/_matrix/client/v1/media/preview_url?url={}", escaped(&link));
+        person.http().send(person.http().request(Method::GET, &path).bearer_auth(&person.token)).await;
+    }
+    assert!(site.looks() >= 4);
+
     let note = json!({ "messages": { &reader.id: { "*": { "note": private("note") } } } });
     person.put("/sendToDevice/m.note/t", note).await.ok();
     let (user, r) = (format!("/user/{}", person.id), escaped(&room));
@@ -150,6 +170,7 @@ async fn live_a_life(given: &Given, bucket: &Bucket) -> (String, Vec<String>) {
         "server_name=\"test.example\"",
         "allow_registration=true",
         "outgoing_allowlist=[\"127.0.0.1\"]",
+        "url_preview_domain_contains_allowlist=[\"*\"]",
         "rate_limit.enabled=false",
         "metrics_port=0",
     ] {

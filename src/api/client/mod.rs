@@ -20,6 +20,7 @@ mod media;
 mod messages;
 mod notifications;
 mod presence;
+mod previews;
 mod profile;
 mod push_rules;
 mod pushers;
@@ -50,6 +51,7 @@ pub fn routes(r: Routes) -> Routes {
     let r = dehydrated::routes(r);
     let r = profile::routes(r);
     let r = presence::routes(r);
+    let r = previews::routes(r);
     let r = spaces::routes(r);
     let r = tags::routes(r);
     let r = user_directory::routes(r);

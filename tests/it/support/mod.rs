@@ -18,6 +18,7 @@ pub mod gateway;
 pub mod people;
 pub mod program;
 pub mod server;
+pub mod site;
 pub mod wire;
 
 pub use backend::Given;

@@ -1,4 +1,3 @@
-
 use image::{ImageFormat, RgbaImage};
 
 use super::{pictures::*, *};
