@@ -35,7 +35,7 @@ use crate::{
         moves::Moves,
         notifications::Notifications,
         presence::Presence,
-        previews::{self, Previews},
+        previews::{self, KeepImage, Previews},
         profiles::Profiles,
         push::Push,
         push_rules::PushRules,
@@ -313,7 +313,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
             storage: Arc::clone(&storage),
             clock: Arc::clone(clock),
             http: http.clone(),
-            pictures: None,
+            pictures: Some(Arc::clone(&media) as Arc<dyn KeepImage>),
             shutdown: shutdown.clone(),
         },
     );

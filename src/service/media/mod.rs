@@ -4,6 +4,7 @@
 //! answer comes after that. What is known of files is in the database, so any process serves any of them.
 
 pub mod copy;
+mod pictures;
 mod read;
 mod spool;
 pub mod store;
@@ -170,7 +171,7 @@ impl Media {
     }
 
     /// Keeps a picture that the server itself has fetched.
-    pub async fn keep(&self, bytes: Bytes, content_type: &str, file_name: Option<&str>) -> Result<OwnedMxcUri> {
+    async fn keep_picture(&self, bytes: Bytes, content_type: &str, file_name: Option<&str>) -> Result<OwnedMxcUri> {
         let media_id = self.new_id();
         let about = About { content_type: Some(content_type), file_name, bytes: Some(bytes.len() as u64) };
         let body = stream::iter([Ok(bytes)]);
