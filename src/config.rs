@@ -9,6 +9,7 @@ mod media;
 mod outgoing;
 mod rate_limit;
 mod secret;
+mod sso;
 mod subnet;
 mod url_preview;
 
@@ -22,6 +23,7 @@ pub use media::{Age, Media, MediaBackend, MediaStore, Retention, RetentionScope}
 pub use outgoing::{Destination, Outgoing};
 pub use rate_limit::{Limit, Rate, RateLimit};
 pub use secret::Secret;
+pub use sso::{IdentityProvider, Sso};
 pub use subnet::Subnet;
 pub use url_preview::UrlPreview;
 
@@ -36,6 +38,7 @@ pub struct Config {
     pub http: Http,
     pub registration: Registration,
     pub sessions: Sessions,
+    pub sso: Sso,
     pub limits: Limits,
     pub rooms: Rooms,
     pub presence: Presence,

@@ -7,8 +7,8 @@ use serde::{
 use toml::Table;
 
 use super::{
-    Database, Http, Limits, Log, Media, MediaStore, Metrics, Outgoing, Presence, Push, RateLimit, Registration, Rooms,
-    Server, Sessions, Sync, Turn, UrlPreview, WellKnown,
+    Database, Http, IdentityProvider, Limits, Log, Media, MediaStore, Metrics, Outgoing, Presence, Push, RateLimit,
+    Registration, Rooms, Server, Sessions, Sso, Sync, Turn, UrlPreview, WellKnown,
 };
 
 /// One struct of the configuration: its keys, and whether it takes the value of one.
@@ -28,6 +28,7 @@ fn sections() -> [Section; 16] {
         section::<Http>(),
         section::<Registration>(),
         section::<Sessions>(),
+        section::<Sso>(),
         section::<Limits>(),
         section::<Rooms>(),
         section::<Presence>(),
@@ -51,15 +52,24 @@ fn tables() -> [(&'static str, &'static [&'static str]); 3] {
     ]
 }
 
+/// The same for lists of tables, of which there may be any number.
+fn lists() -> [(&'static str, &'static [&'static str]); 1] {
+    [("identity_provider", field_names::<IdentityProvider>())]
+}
+
 pub(super) fn is_table(key: &str) -> bool {
     tables().iter().any(|(name, _)| *name == key)
+}
+
+pub(super) fn is_list(key: &str) -> bool {
+    lists().iter().any(|(name, _)| *name == key)
 }
 
 /// Every key, those of a table as `table.key`.
 pub(super) fn all() -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for key in sections().iter().flat_map(|s| s.keys) {
-        match tables().iter().find(|(name, _)| name == key) {
+        match tables().iter().chain(&lists()).find(|(name, _)| name == key) {
             Some((name, keys)) => all.extend(keys.iter().map(|k| format!("{name}.{k}"))),
             None => all.push((*key).to_owned()),
         }
@@ -153,6 +163,23 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("url_preview_user_agent", ""),
 ];
 
+/// The same for those of an identity provider.
+const ELSEWHERE_IN_PROVIDERS: &[(&str, &str)] = &[
+    ("authorization_url", "the provider says so itself"),
+    ("base_path", "the provider is found by `issuer_url`"),
+    ("check_cookie", "it is always checked"),
+    ("default", "people choose"),
+    ("discovery", "the provider says itself where it is asked"),
+    ("discovery_url", "the provider is found by `issuer_url`"),
+    ("forward_action_prompt", ""),
+    ("introspection_url", ""),
+    ("revocation_url", ""),
+    ("token_url", "the provider says so itself"),
+    ("unique_id_fallbacks", "who has no name that is free chooses one"),
+    ("userid_claims", "see `localpart_template`"),
+    ("userinfo_url", "the provider says so itself"),
+];
+
 /// The beginnings and ends of whole families of such keys.
 const ELSEWHERE_FROM: &[&str] = &[
     "allow_incoming_",
@@ -170,6 +197,9 @@ const ELSEWHERE_TO: &[&str] = &["_cache_capacity", "_cache_size"];
 
 /// Of a key that other servers of the family have and that has no effect here: a hint, which may be empty.
 pub(super) fn elsewhere(key: &str) -> Option<&'static str> {
+    if let Some(key) = key.strip_prefix("identity_provider.") {
+        return ELSEWHERE_IN_PROVIDERS.iter().find(|(name, _)| *name == key).map(|(_, hint)| *hint);
+    }
     let top = key.split('.').next().unwrap_or(key);
     if let Some((_, hint)) = ELSEWHERE.iter().find(|(name, _)| *name == top) {
         return Some(hint);

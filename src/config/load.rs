@@ -10,7 +10,7 @@ use ruma::RoomVersionId;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{Addresses, Backend, Config, Media, Registration, Secret, keys};
+use super::{Addresses, Backend, Config, Media, Registration, Secret, keys, sso};
 
 /// The prefixes of the environment variables that are read: those of the servers that operators come from.
 const PREFIXES: [&str; 4] = ["CONDUIT_", "CONDUWUIT_", "CONTINUWUITY_", "TUWUNEL_"];
@@ -154,8 +154,11 @@ impl Reader {
             }
             return;
         }
-        if !keys::is_table(key) && !keys::all().iter().any(|k| k == key) {
+        if !keys::is_table(key) && !keys::is_list(key) && !keys::all().iter().any(|k| k == key) {
             return self.stranger(key, from);
+        }
+        if keys::is_list(key) {
+            self.strangers_within(key, readings.first(), from);
         }
         let mut refusal = None;
         for reading in readings {
@@ -175,6 +178,15 @@ impl Reader {
             _ => format!("{from}: `{key}`: {why}"),
         };
         self.find(Weight::Wrong, text);
+    }
+
+    /// A list of tables is taken as a whole; what nobody knows in them is named all the same.
+    fn strangers_within(&mut self, key: &str, list: Option<&Value>, from: &str) {
+        let tables = list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_table);
+        let names: Vec<String> = tables.flat_map(|table| table.keys().map(|inner| format!("{key}.{inner}"))).collect();
+        for name in names.iter().filter(|name| !keys::all().contains(name)) {
+            self.stranger(name, from);
+        }
     }
 
     fn stranger(&mut self, key: &str, from: &str) {
@@ -197,6 +209,7 @@ impl Reader {
             http: self.section(&table),
             registration: self.section(&table),
             sessions: self.section(&table),
+            sso: self.section(&table),
             limits: self.section(&table),
             rooms: self.section(&table),
             presence: self.section(&table),
@@ -223,8 +236,10 @@ impl Reader {
     }
 
     fn read_secrets(&mut self, config: &mut Config) {
-        let Config { database, registration, turn, media: Media { media, .. }, .. } = config;
-        for (key, secret, file) in [
+        let Config { database, registration, turn, media: Media { media, .. }, sso, .. } = config;
+        let providers = sso.identity_provider.iter_mut();
+        let clients = providers.map(|one| ("client_secret", &mut one.client_secret, &one.client_secret_file));
+        let others = [
             ("database_url", &mut database.database_url, &database.database_url_file),
             ("registration_token", &mut registration.registration_token, &registration.registration_token_file),
             (
@@ -234,7 +249,8 @@ impl Reader {
             ),
             ("turn_secret", &mut turn.turn_secret, &turn.turn_secret_file),
             ("media.s3_secret_access_key", &mut media.s3_secret_access_key, &media.s3_secret_access_key_file),
-        ] {
+        ];
+        for (key, secret, file) in others.into_iter().chain(clients) {
             if let Some(file) = file {
                 if secret.is_some() {
                     self.find(Weight::Wrong, format!("`{key}` and `{key}_file` are both set"));
@@ -259,6 +275,7 @@ impl Reader {
             http,
             registration,
             sessions,
+            sso: single,
             limits: _,
             rooms,
             presence: _,
@@ -362,9 +379,11 @@ impl Reader {
         for fault in media.media.faults() {
             must(false, fault);
         }
+        let found = sso::judge(single, server);
         if let Err(e) = tracing_subscriber::EnvFilter::try_new(&log.log) {
             must(false, &format!("`log`: {e}"));
         }
+        self.findings.extend(found);
         if registration.allow_registration && registration.registration_token.is_none() && !registration.is_open() {
             self.find(
                 Weight::Notice,

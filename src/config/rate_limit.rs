@@ -10,6 +10,7 @@ pub struct RateLimit {
     pub login_address: Limit,
     pub login_account: Limit,
     pub confirmation: Limit,
+    pub sso_address: Limit,
     pub refresh: Limit,
     pub registration: Limit,
     pub registration_available: Limit,
@@ -55,6 +56,8 @@ impl Default for RateLimit {
             // Several times the above, so that nobody locks the owner out from one address.
             login_account: Limit::of(0.85, 50),
             confirmation: Limit::of(0.17, 10),
+            // A login takes four or five pages, and a whole office may have one address.
+            sso_address: Limit::of(2.0, 100),
             // Each client asks once an hour, but a whole office may have one address.
             refresh: Limit::of(1.0, 50),
             registration: Limit::of(0.17, 10),

@@ -175,6 +175,31 @@ fn relays_take_a_secret_or_credentials() {
 }
 
 #[test]
+fn providers_are_a_list_of_tables() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let secret = file(&dir, "secret", "swordfish\n");
+    let text = format!(
+        "[global]\nserver_name = 'a.b'\n[global.well_known]\nclient = 'https://a.b'\n\
+         [[global.identity_provider]]\nid = 'one'\nissuer_url = 'https://one.b'\nclient_id = 'x'\n\
+         client_secret_file = '{}'\nuserid_claims = []\n\
+         [[global.identity_provider]]\nid = 'two'\nissuer_url = 'https://two.b'\nclient_id = 'y'\nregistraton = true",
+        secret.display()
+    );
+    let loaded = load(&[file(&dir, "a.toml", &text)], &[], &[]);
+    let said: Vec<String> = loaded.findings.iter().map(ToString::to_string).collect();
+    let said = said.join("\n");
+    assert!(said.contains("did you mean `identity_provider.registration`?"), "{said}");
+    assert!(said.contains("`identity_provider.userid_claims` has no effect here"), "{said}");
+    assert_eq!(wrong(&loaded), [""; 0]);
+    let [one, two] = &loaded.config.sso.identity_provider[..] else { panic!("two providers") };
+    assert_eq!((one.id(), two.id()), ("one".to_owned(), "two".to_owned()));
+    assert_eq!(one.client_secret, Some(Secret::new("swordfish")));
+    assert!(!format!("{loaded:?}").contains("swordfish"));
+    let other = load(&[], &[("CONDUIT_IDENTITY_PROVIDER", "[{ id = 'A', issuer_url = 'x' }]")], &[]);
+    assert_eq!(wrong(&other).len(), 4, "{other:?}");
+}
+
+#[test]
 fn postgres_wants_to_know_where() {
     assert_eq!(wrong(&load(&[], &[], &["database_backend=postgres"])).len(), 1);
     assert_eq!(wrong(&load(&[], &[], &["database_url=postgres://x"])).len(), 1);
@@ -188,16 +213,18 @@ fn the_example_is_complete_and_true() {
     let mut named = Vec::new();
     let mut table = String::new();
     let mut active = String::new();
+    let mut listed = String::new();
     for line in text.lines() {
         // `#key = value` is a default, `#key =` a key without one, `# words` an explanation.
         let line = line.strip_prefix('#').filter(|l| !l.starts_with(' ') && !l.is_empty()).unwrap_or(line);
-        if let Some(inner) = line.strip_prefix("[global.") {
+        let list = line.strip_prefix("[[global.");
+        if let Some(inner) = list.or_else(|| line.strip_prefix("[global.")) {
             table = format!("{}.", inner.trim_end_matches(']'));
         }
         let Some((key, value)) =
             line.split_once('=').filter(|(key, _)| !key.trim().contains(' ') && !key.starts_with('#'))
         else {
-            if line.starts_with('[') {
+            if line.starts_with('[') && list.is_none() {
                 active.push_str(line);
                 active.push('\n');
             }
@@ -205,10 +232,14 @@ fn the_example_is_complete_and_true() {
         };
         named.push(format!("{table}{}", key.trim()));
         if !value.trim().is_empty() {
-            active.push_str(line);
-            active.push('\n');
+            // There is no provider unless somebody adds one.
+            let into = if table == "identity_provider." { &mut listed } else { &mut active };
+            into.push_str(line);
+            into.push('\n');
         }
     }
+    let provider: crate::config::IdentityProvider = toml::from_str(&listed).expect("a provider");
+    assert_eq!(provider, crate::config::IdentityProvider::default());
     let mut keys = keys::all();
     keys.sort();
     named.sort();
