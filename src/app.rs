@@ -15,8 +15,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     api::{
-        Api, Routes, Services, client, health, metrics_router,
+        Api, Pages, Routes, Services, client, health, metrics_router,
         server::{Limits, Serving, bind},
+        sso,
     },
     bus::{Bus, LocalBus},
     config::{self, Config, MediaBackend},
@@ -47,6 +48,7 @@ use crate::{
         sessions::Sessions,
         shape::Shapes,
         spaces::Spaces,
+        sso::{Sources as SsoSources, Sso},
         subscriptions::Subscriptions,
         tags::RoomTags,
         timeline::Timelines,
@@ -193,6 +195,7 @@ fn accounts(
         },
         config.registration.clone(),
         config.sessions.clone(),
+        config.sso.clone(),
     );
     (sessions, limits, accounts)
 }
@@ -285,6 +288,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
     let accounts = Arc::new(accounts);
     let keys = Keys::new(name.clone(), Arc::clone(&storage), Arc::clone(&accounts));
     let profiles = Profiles::new(name.clone(), Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng));
+    let profiles = Arc::new(profiles);
     let push = Push::new(name.clone(), Arc::clone(&storage));
     let push_rules = Arc::new(PushRules::new(Arc::clone(&storage), Arc::clone(&push)));
     let shapes = Shapes::new(Arc::clone(clock), Arc::clone(&erased));
@@ -305,6 +309,18 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
     let key_backups = KeyBackups::new(Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng));
     let media = media(&config, &storage, &notifier, deps)?;
     let http = HttpClient::new(&config.outgoing, Arc::new(System));
+    let sso_sources = SsoSources {
+        storage: Arc::clone(&storage),
+        clock: Arc::clone(clock),
+        rng: Arc::clone(rng),
+        accounts: Arc::clone(&accounts),
+        profiles: Arc::clone(&profiles),
+        http: http.clone(),
+        names: Arc::new(System),
+        avatars: None,
+    };
+    let sso = Sso::new(&config, sso_sources)?;
+    let pages = Pages::load(config.sso.sso_templates_path.as_deref(), name.as_str())?;
     let badge_counts = config.push.push_badge_counts;
     let pushers = Pushers::new(Arc::clone(&storage), Arc::clone(clock), Arc::clone(rng), http.clone(), badge_counts);
     let previews = Previews::new(
@@ -387,7 +403,7 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         sessions,
         limits,
         accounts,
-        profiles: Arc::new(profiles),
+        profiles,
         account_data: Arc::new(AccountData::new(Arc::clone(&storage))),
         directory,
         filters: Arc::new(Filters::new(Arc::clone(&storage))),
@@ -406,6 +422,8 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         presence,
         previews,
         spaces: Arc::new(Spaces::new(Arc::clone(&storage))),
+        sso: Arc::new(sso),
+        pages: Arc::new(pages),
         tags,
         to_device: Arc::new(to_device),
         syncs,
@@ -439,7 +457,7 @@ pub async fn start(config: Arc<Config>, deps: Deps) -> Result<Running, StartErro
         }
     };
     let running = TaskTracker::new();
-    let router = client::routes(health::routes(Routes::new(Api::new(services)))).into_router(&running);
+    let router = sso::routes(client::routes(health::routes(Routes::new(Api::new(services))))).into_router(&running);
     let listeners = bind(config.http.address.iter(), config.http.port).await?;
     let http = Serving::start(listeners, router, running, deps.rng, Limits::from(&config.http))?;
 

@@ -8,6 +8,7 @@
 mod connect;
 mod get;
 mod guard;
+mod send;
 #[cfg(test)]
 mod tests;
 

@@ -16,6 +16,7 @@ pub mod name {
     pub const HTTP_PANICS: &str = "hearth_http_panics_total";
     pub const HTTP_CONNECTIONS: &str = "hearth_http_connections";
     pub const RATE_LIMITED: &str = "hearth_rate_limited_total";
+    pub const SSO_LOGINS: &str = "hearth_sso_logins_total";
     pub const PUSHES: &str = "hearth_pushes_total";
     pub const PUSH_DURATION: &str = "hearth_push_duration_seconds";
     pub const URL_PREVIEWS: &str = "hearth_url_previews_total";
@@ -44,6 +45,12 @@ const ALL: &[(Shape, &str, Unit, &str)] = &[
     ),
     (Shape::Gauge, name::HTTP_CONNECTIONS, Unit::Count, "Open connections"),
     (Shape::Counter, name::RATE_LIMITED, Unit::Count, "Requests refused for there being too many, by limit"),
+    (
+        Shape::Counter,
+        name::SSO_LOGINS,
+        Unit::Count,
+        "Logins at identity providers, by provider and what became of them",
+    ),
     (Shape::Counter, name::PUSHES, Unit::Count, "Notifications sent to push gateways, by what became of them"),
     (Shape::Histogram, name::PUSH_DURATION, Unit::Seconds, "How long push gateways took to answer, or to fail"),
     (Shape::Counter, name::URL_PREVIEWS, Unit::Count, "Links that were looked at for a preview, by what became of it"),

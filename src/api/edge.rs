@@ -27,6 +27,7 @@ use tracing::Instrument as _;
 use super::{
     Api,
     extract::{self, Call, Incoming},
+    pages::ForPeople,
     respond,
     router::{BodyKind, Route},
 };
@@ -79,6 +80,7 @@ impl Edge {
             }
         };
 
+        let cors = cors && response.extensions().get::<ForPeople>().is_none();
         let headers = response.headers_mut();
         if cors {
             allow_all_origins(headers);
@@ -239,10 +241,11 @@ impl Endpoint {
         let running = self.running.clone();
         let waits = self.route.waits;
         let work = async move {
-            match Box::pin(self.call(*request, ip)).await {
-                Ok(call) => (self.route.handler)(self.api.clone(), call).await.unwrap_or_else(|e| respond::error(&e)),
-                Err(e) => respond::error(&e),
-            }
+            let answer = match Box::pin(self.call(*request, ip)).await {
+                Ok(call) => (self.route.handler)(self.api.clone(), call).await,
+                Err(e) => Err(e),
+            };
+            answer.unwrap_or_else(|e| (self.route.refuse)(&self.api, &e))
         };
         let work = AssertUnwindSafe(work).catch_unwind();
         let outcome = if waits {

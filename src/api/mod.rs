@@ -5,9 +5,11 @@ mod edge;
 mod extract;
 pub mod health;
 mod json;
+mod pages;
 mod respond;
 mod router;
 pub mod server;
+pub mod sso;
 
 use std::{ops::Deref, sync::Arc};
 
@@ -22,7 +24,7 @@ use crate::{
         account_data::AccountData, accounts::Accounts, directory::Directory, filters::Filters, key_backup::KeyBackups,
         keys::Keys, media::Media, notifications::Notifications, presence::Presence, previews::Previews,
         profiles::Profiles, push_rules::PushRules, pushers::Pushers, rate_limit::RateLimits, receipts::Receipts,
-        reports::Reports, rooms::Rooms, session::Authenticator, spaces::Spaces, subscriptions::Subscriptions,
+        reports::Reports, rooms::Rooms, session::Authenticator, spaces::Spaces, sso::Sso, subscriptions::Subscriptions,
         tags::RoomTags, timeline::Timelines, to_device::ToDevice, typing::Typing,
     },
     shutdown::Shutdown,
@@ -32,6 +34,7 @@ use crate::{
 
 pub use extract::{Client, Download, Optional, Public, Upload};
 pub use json::Json;
+pub use pages::Pages;
 pub use router::Routes;
 
 /// What handlers may call. Cheap to clone. A new service is a field of [`Services`], filled in `app`.
@@ -64,6 +67,8 @@ pub struct Services {
     pub presence: Arc<Presence>,
     pub previews: Arc<Previews>,
     pub spaces: Arc<Spaces>,
+    pub sso: Arc<Sso>,
+    pub pages: Arc<Pages>,
     pub subscriptions: Arc<Subscriptions>,
     pub tags: Arc<RoomTags>,
     pub to_device: Arc<ToDevice>,

@@ -33,12 +33,15 @@ use tokio_util::task::TaskTracker;
 use super::{
     Api, edge,
     extract::{Call, Client, Download, Optional, Public, Token, Upload},
+    pages::{self, Visit},
     respond,
 };
 use crate::service::rate_limit::Limited;
 
 /// A body of this size is read from anybody.
 const PUBLIC_LIMIT: usize = 64 << 10;
+/// A form of this size is read from a browser.
+const FORM_LIMIT: usize = 20 << 10;
 /// A body of this size is read from a known user. An event may have 64 KiB; uploads of many keys are larger.
 const CLIENT_LIMIT: usize = 1 << 20;
 
@@ -77,6 +80,8 @@ pub(super) struct Route {
     /// Waits for news: it ends when its client goes away. Other writes go on to their end.
     pub(super) waits: bool,
     pub(super) handler: Handler,
+    /// How it says that something went wrong.
+    pub(super) refuse: fn(&Api, &Error) -> Response<Body>,
 }
 
 /// What is done with a request's body before its endpoint is asked.
@@ -257,6 +262,49 @@ impl Routes {
         self
     }
 
+    /// A page for browsers, at the paths of one of ruma's endpoints.
+    pub(super) fn page_of<R, H, F>(self, handler: H) -> Self
+    where
+        R: Metadata,
+        R::Authentication: Open,
+        H: Fn(Api, Visit) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        self.add_page(R::METHOD, R::PATH_BUILDER.all_paths().map(ToOwned::to_owned).collect(), handler)
+    }
+
+    /// A page for browsers, at a path of ours.
+    pub(super) fn page<H, F>(self, method: Method, path: &'static str, handler: H) -> Self
+    where
+        H: Fn(Api, Visit) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        self.add_page(method, vec![path.to_owned()], handler)
+    }
+
+    fn add_page<H, F>(mut self, method: Method, paths: Vec<String>, handler: H) -> Self
+    where
+        H: Fn(Api, Visit) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        self.routes.push(Route {
+            method,
+            paths,
+            token: Token::Ignored,
+            limit: FORM_LIMIT,
+            body: BodyKind::Raw,
+            rate: None,
+            // What a page does is done once, so it is brought to its end.
+            waits: false,
+            handler: Arc::new(move |api, call| {
+                let page = handler(api, Visit::from_call(call));
+                Box::pin(async move { Ok(page.await) })
+            }),
+            refuse: pages::failed,
+        });
+        self
+    }
+
     pub fn api(&self) -> &Api {
         &self.api
     }
@@ -276,6 +324,7 @@ impl Routes {
             rate: None,
             waits: R::METHOD == Method::GET,
             handler,
+            refuse: |_, error| respond::error(error),
         });
         self
     }

@@ -142,7 +142,10 @@ pub(super) fn judge(sso: &Sso, server: &Server) -> Vec<Finding> {
     for prefix in &sso.sso_client_whitelist {
         let url = Url::parse(prefix).ok().filter(|url| url.username().is_empty() && url.password().is_none());
         let whole = url.is_some_and(|url| !url.cannot_be_a_base() && url.query().is_none() && url.fragment().is_none());
-        must(whole, format!("`sso_client_whitelist`: `{prefix}` is not the beginning of a URL: https://app.example.org/"));
+        must(
+            whole,
+            format!("`sso_client_whitelist`: `{prefix}` is not the beginning of a URL: https://app.example.org/"),
+        );
     }
     let mut seen = Vec::new();
     for provider in &sso.identity_provider {

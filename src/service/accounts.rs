@@ -42,6 +42,7 @@ pub struct Accounts {
     erased: Arc<Erased>,
     pub(super) registration: config::Registration,
     pub(super) lifetimes: config::Sessions,
+    pub(super) sso: config::Sso,
     pub(super) passwords: Passwords,
     /// There was no user yet when we last looked: the first comes with the token that was printed at the start. Once
     /// false it stays so.
@@ -115,6 +116,7 @@ impl Accounts {
         sources: Sources,
         registration: config::Registration,
         lifetimes: config::Sessions,
+        sso: config::Sso,
     ) -> Self {
         let Sources { storage, clock, rng, sessions, limits, erased } = sources;
         let passwords = Passwords::new(Arc::clone(&rng), &registration);
@@ -128,6 +130,7 @@ impl Accounts {
             erased,
             registration,
             lifetimes,
+            sso,
             passwords,
             empty: AtomicBool::new(false),
         }
@@ -168,6 +171,11 @@ impl Accounts {
     pub async fn create(&self, wanted: Registration, admin: bool) -> Result<Welcome> {
         let made = self.make(wanted, Right::Operator { admin }).await?;
         made.ok_or_else(|| Error::internal("the operator needs no registration token"))
+    }
+
+    /// There is an account now, whoever made it.
+    pub(super) fn somebody_came(&self) {
+        self.empty.store(false, Ordering::Relaxed);
     }
 
     async fn registration_stages(&self) -> Result<&'static [&'static str]> {
@@ -228,7 +236,7 @@ impl Accounts {
             let session = device.as_ref().map(|(session, _)| session.clone());
             match self.storage.register(user, session, token.clone()).await {
                 Ok(Registered::Done { .. }) => {
-                    self.empty.store(false, Ordering::Relaxed);
+                    self.somebody_came();
                     return Ok(Some(Welcome { user_id, session: device.map(|(_, welcome)| welcome) }));
                 }
                 Ok(Registered::BadToken) => return Ok(None),

@@ -7,22 +7,20 @@ use hearth_storage::{
     accounts::UserRow,
     refresh::{NewPair, Refreshed},
     sessions::{LoggedIn, NewRefresh, NewSession},
+    sso::tokens::{NewLoginToken, TokenLogin},
 };
-use ruma::{
-    OwnedUserId, UserId,
-    api::client::uiaa::{AuthData, UserIdentifier},
-};
+use ruma::{OwnedUserId, UserId};
 
 use super::{
     accounts::{Accounts, DeviceWish, NewDevice, Tokens, Welcome},
     devices::device_name,
     passwords::MAX_PASSWORD_BYTES,
     session::Session,
-    sessions::{hash, new_refresh_token, new_token},
-    uia,
+    sessions::{hash, new_login_token, new_refresh_token, new_token},
 };
 
 const WRONG_PASSWORD: &str = "Wrong user name or password";
+const KEY_IN_USE: &str = "One of your keys is called like this device";
 /// How often a login is tried whose password is replaced at the same time.
 const TRIES: usize = 3;
 
@@ -81,6 +79,9 @@ impl Accounts {
 
     /// Starts a session for somebody who knows the password.
     pub async fn login(&self, user: &str, password: String, device: DeviceWish) -> Result<Welcome> {
+        if !self.takes_passwords() {
+            return Err(Error::forbidden("Nobody logs in by a password here"));
+        }
         let (session, welcome) = self.new_device(device)?;
         let named = self.local_user(user);
         self.limits.account(&named.as_ref().map_or(user, |id| id.as_str()).to_lowercase()).await?;
@@ -91,12 +92,51 @@ impl Accounts {
                 LoggedIn::Done { ended: true } => self.sessions.revoked([&*user_id]),
                 LoggedIn::Done { ended: false } => {}
                 LoggedIn::Refused => continue,
-                LoggedIn::KeyInUse => return Err(Error::invalid_param("One of your keys is called like this device")),
+                LoggedIn::KeyInUse => return Err(Error::invalid_param(KEY_IN_USE)),
             }
             self.renew_hash(&user_id, &hash, password).await;
             return Ok(Welcome { user_id, session: Some(welcome) });
         }
         Err(Error::forbidden(WRONG_PASSWORD))
+    }
+
+    /// The user who is called so and knows the password.
+    pub(super) async fn prove(&self, user: &str, password: String) -> Result<OwnedUserId> {
+        let named = self.local_user(user);
+        self.limits.account(&named.as_ref().map_or(user, |id| id.as_str()).to_lowercase()).await?;
+        let proved = self.check(named, password).await?;
+        proved.map(|(user_id, _)| user_id).ok_or_else(|| Error::forbidden(WRONG_PASSWORD))
+    }
+
+    /// Whether anybody may log in by a password.
+    pub fn takes_passwords(&self) -> bool {
+        self.sso.login_with_password
+    }
+
+    /// Starts a session for somebody who has a token for one.
+    pub async fn login_by_token(&self, token: &str, device: DeviceWish) -> Result<Welcome> {
+        let (session, welcome) = self.new_device(device)?;
+        match self.storage.login_by_token(hash(token), session).await? {
+            TokenLogin::Done { user_id, ended } => {
+                let user_id = OwnedUserId::try_from(user_id).map_err(Error::internal)?;
+                if ended {
+                    self.sessions.revoked([&*user_id]);
+                }
+                Ok(Welcome { user_id, session: Some(welcome) })
+            }
+            TokenLogin::Refused => Err(Error::forbidden("This login token is unknown, was used or has expired")),
+            TokenLogin::KeyInUse => Err(Error::invalid_param(KEY_IN_USE)),
+        }
+    }
+
+    /// A token with which another client gets a session of the same user, and how long it is good.
+    pub async fn new_login_token(&self, session: &Session) -> Result<(String, Duration)> {
+        let life = Duration::from_millis(self.sso.login_token_ttl);
+        let (token, token_hash) = new_login_token(&*self.rng);
+        let expires_ms = self.clock.now_ms().saturating_add(i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
+        let user_id = session.user_id.to_string();
+        self.storage.keep_login_token(NewLoginToken { token_hash, user_id, from: None, expires_ms }).await?;
+        Ok((token, life))
     }
 
     /// Hashes a password that has just proved right at the cost of today. An account whose hash has another cost can be
@@ -117,7 +157,11 @@ impl Accounts {
 
     /// The user and their password's hash, if the password is right. That there is no such user takes as long to find
     /// out as that the password is wrong.
-    async fn check(&self, named: Option<OwnedUserId>, password: String) -> Result<Option<(OwnedUserId, String)>> {
+    pub(super) async fn check(
+        &self,
+        named: Option<OwnedUserId>,
+        password: String,
+    ) -> Result<Option<(OwnedUserId, String)>> {
         let row = match named {
             Some(id) => self.active_user(id).await?,
             None => None,
@@ -142,29 +186,9 @@ impl Accounts {
     }
 
     /// A user of ours, by the whole id or the local part.
-    fn local_user(&self, user: &str) -> Option<OwnedUserId> {
+    pub(super) fn local_user(&self, user: &str) -> Option<OwnedUserId> {
         let id = UserId::parse_with_server_name(user, &self.server_name).ok()?;
         (id.server_name() == &*self.server_name).then_some(id)
-    }
-
-    /// Fails with what the client has to do, until it has given the password of this very user.
-    pub async fn confirm(&self, session: &Session, auth: Option<&AuthData>) -> Result<()> {
-        let stages = &[uia::PASSWORD];
-        let Some(AuthData::Password(stage)) = auth else {
-            return Err(uia::ask(&*self.rng, stages, auth, None));
-        };
-        let named = match &stage.identifier {
-            UserIdentifier::Matrix(id) => self.local_user(&id.user),
-            _ => None,
-        };
-        if named.as_deref() != Some(&*session.user_id) {
-            return Err(Error::forbidden("This is not the user who is logged in"));
-        }
-        self.limits.confirmation(session).await?;
-        match self.check(named, stage.password.clone()).await? {
-            Some(_) => Ok(()),
-            None => Err(uia::ask(&*self.rng, stages, auth, Some("Wrong password"))),
-        }
     }
 
     /// Ends the session that asks for it.

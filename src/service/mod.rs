@@ -3,6 +3,7 @@
 pub mod account_data;
 pub mod accounts;
 mod administration;
+pub mod confirm;
 mod devices;
 pub mod directory;
 pub mod ephemeral;
@@ -31,6 +32,7 @@ pub mod sessions;
 pub mod shape;
 pub mod shared_secret;
 pub mod spaces;
+pub mod sso;
 pub mod subscriptions;
 pub mod tags;
 pub mod timeline;

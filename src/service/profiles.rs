@@ -106,6 +106,12 @@ impl Profiles {
 
     /// Sets one field of one's own profile. An empty name or picture is none.
     pub async fn set(&self, session: &Session, user: &UserId, value: &ProfileFieldValue) -> Result<()> {
+        own(session, user)?;
+        self.set_of(user, value).await
+    }
+
+    /// The same of any user.
+    pub async fn set_of(&self, user: &UserId, value: &ProfileFieldValue) -> Result<()> {
         match value {
             ProfileFieldValue::DisplayName(name) if name.chars().count() > MAX_NAME_CHARS => {
                 return Err(Error::invalid_param(format!("A display name has at most {MAX_NAME_CHARS} characters")));
@@ -122,24 +128,16 @@ impl Profiles {
             _ => false,
         };
         let value = (!empty).then(|| value.value().to_string());
-        self.change(session, user, &name, value).await
+        self.change(user, &name, value).await
     }
 
     /// Removes one field of one's own profile.
     pub async fn remove(&self, session: &Session, user: &UserId, name: &ProfileFieldName) -> Result<()> {
-        self.change(session, user, name, None).await
+        own(session, user)?;
+        self.change(user, name, None).await
     }
 
-    async fn change(
-        &self,
-        session: &Session,
-        user: &UserId,
-        name: &ProfileFieldName,
-        value: Option<String>,
-    ) -> Result<()> {
-        if session.user_id != user {
-            return Err(Error::forbidden("This is not your profile"));
-        }
+    async fn change(&self, user: &UserId, name: &ProfileFieldName, value: Option<String>) -> Result<()> {
         check_key(name.as_str())?;
         let change = ProfileChange {
             user_id: user.to_string(),
@@ -157,6 +155,10 @@ impl Profiles {
             }
         }
     }
+}
+
+fn own(session: &Session, user: &UserId) -> Result<()> {
+    if session.user_id == user { Ok(()) } else { Err(Error::forbidden("This is not your profile")) }
 }
 
 /// <https://spec.matrix.org/v1.16/appendices/#common-namespaced-identifier-grammar>

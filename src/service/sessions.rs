@@ -51,6 +51,11 @@ pub fn new_refresh_token(rng: &dyn Rng) -> (String, TokenHash) {
     secret(rng, "hrr")
 }
 
+/// A new token that is traded for a session, and what is stored of it.
+pub fn new_login_token(rng: &dyn Rng) -> (String, TokenHash) {
+    secret(rng, "hrl")
+}
+
 fn secret(rng: &dyn Rng, kind: &str) -> (String, TokenHash) {
     let mut secret = [0; 32];
     rng.fill(&mut secret);

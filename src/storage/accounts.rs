@@ -179,19 +179,24 @@ impl Op for Register {
                 None => return Ok(Registered::BadToken),
             }
         }
-        let made =
-            tx.execute(INSERT_USER, args![&user.user_id, user.password_hash.clone(), admin, user.created_ms]).await?;
-        if made == 0 {
-            // Somebody took the name between the look and the insert; the use of the token must not stand.
-            return Err(Error::Conflict("user name"));
-        }
-        registration_tokens::end_first(tx).await?;
-        user_directory::note(tx, &user.user_id, None).await?;
+        insert(tx, user, admin).await?;
         if let Some(session) = session {
             sessions::start(tx, &user.user_id, session).await?;
         }
         Ok(Registered::Done { admin })
     }
+}
+
+/// Writes an account whose name was found to be free.
+pub(crate) async fn insert<T: Tx>(tx: &mut T, user: &NewUser, admin: bool) -> Result<()> {
+    let made =
+        tx.execute(INSERT_USER, args![&user.user_id, user.password_hash.clone(), admin, user.created_ms]).await?;
+    if made == 0 {
+        // Somebody took the name between the look and the insert; what came with it must not stand.
+        return Err(Error::Conflict("user name"));
+    }
+    registration_tokens::end_first(tx).await?;
+    user_directory::note(tx, &user.user_id, None).await
 }
 
 struct User(String);

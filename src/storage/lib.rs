@@ -35,6 +35,7 @@ pub mod room_list;
 pub mod rooms;
 pub mod sessions;
 mod sqlite;
+pub mod sso;
 mod stream;
 pub mod subscriptions;
 pub mod sync_page;
@@ -110,6 +111,11 @@ pub trait Storage:
     + media::MediaRepository
     + dehydrated::DehydratedDevices
     + directory::Directory
+    + sso::SsoFlows
+    + sso::external::ExternalIds
+    + sso::tokens::LoginTokens
+    + sso::logouts::ProviderLogouts
+    + sso::confirmations::Confirmations
     + subscriptions::Subscriptions
     + url_previews::UrlPreviews
     + user_directory::UserDirectory
@@ -206,6 +212,11 @@ fn all_statements() -> (Vec<tx::Stmt>, Vec<tx::Bulk>) {
         (rooms::merge::ALL, rooms::merge::ALL_BULK),
         (rooms::persist::ALL, rooms::persist::ALL_BULK),
         (sessions::ALL, sessions::ALL_BULK),
+        (sso::ALL, sso::ALL_BULK),
+        (sso::confirmations::ALL, sso::confirmations::ALL_BULK),
+        (sso::external::ALL, sso::external::ALL_BULK),
+        (sso::logouts::ALL, sso::logouts::ALL_BULK),
+        (sso::tokens::ALL, sso::tokens::ALL_BULK),
         (sync_page::ALL, sync_page::ALL_BULK),
         (sync_page::members::ALL, sync_page::members::ALL_BULK),
         (sync_page::mine::ALL, sync_page::mine::ALL_BULK),

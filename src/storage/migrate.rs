@@ -63,6 +63,7 @@ const MIGRATIONS: &[Migration] = &[
     both!("0021_relations_by_place"),
     both!("0022_to_device_bytes"),
     both!("0023_media"),
+    both!("0024_sso"),
     both!("0025_url_previews"),
 ];
 

@@ -12,7 +12,9 @@ use crate::{
     error::Result,
     keys::{self, cross_signing},
     outbox::{self, NewItem},
-    pushers, to_device,
+    pushers,
+    sso::tokens,
+    to_device,
     tx::{Answer, Engine, Op, Query, Reads, Row, Tx, Wake, args, statements},
 };
 
@@ -273,6 +275,7 @@ pub(crate) async fn end<T: Tx>(tx: &mut T, user_id: &str, devices: Vec<String>, 
     keys::forget_devices(tx, user_id, &devices, pos).await?;
     connections::forget(tx, user_id, &devices).await?;
     pushers::forget_devices(tx, user_id, &devices).await?;
+    tokens::forget_devices(tx, user_id, &devices).await?;
     account_data::forget_devices(tx, user_id, &devices, pos).await?;
     dehydrated::forget(tx, user_id, &devices).await?;
     let job = DeviceCleanup { user_id: user_id.to_owned(), devices };
@@ -310,44 +313,52 @@ impl Op for Login {
         if user.is_none_or(|user| user.deactivated || user.password_hash != self.password_hash) {
             return Ok(LoggedIn::Refused);
         }
-        let device = &self.session.device_id;
-        if cross_signing::is_called_like_a_key(tx, &self.user_id, device).await? {
+        if is_called_like_a_key(tx, &self.user_id, &self.session.device_id).await? {
             return Ok(LoggedIn::KeyInUse);
         }
-        let again = tx.query_opt(DEVICE, args![&self.user_id, device]).await?.is_some();
-        if again {
-            let device = std::slice::from_ref(device);
-            delete_tokens(tx, &self.user_id, device).await?;
-            let pos = revoke(tx, &self.user_id, device, self.session.created_ms).await?;
-            // Whoever comes now may be another program, or another person: its keys are not theirs, and neither is what was
-            // sent to it, or to its pushers.
-            keys::forget_devices(tx, &self.user_id, device, pos).await?;
-            connections::forget(tx, &self.user_id, device).await?;
-            to_device::forget(tx, &self.user_id, &self.session.device_id).await?;
-            dehydrated::forget(tx, &self.user_id, device).await?;
-            pushers::forget_devices(tx, &self.user_id, device).await?;
-            // Or it might be the one away longest until its first request.
-            tx.execute(BACK, args![&self.user_id, &self.session.device_id, self.session.created_ms]).await?;
-        }
-        let ended = again || self.make_room(tx).await? > 0;
-        start(tx, &self.user_id, &self.session).await?;
-        Ok(LoggedIn::Done { ended })
+        Ok(LoggedIn::Done { ended: begin(tx, &self.user_id, &self.session).await? })
     }
 }
 
-impl Login {
-    /// Ends what was away longest, if the user can have no more devices. How many there were.
-    async fn make_room<T: Tx>(&self, tx: &mut T) -> Result<u64> {
-        let args = args![&self.user_id, i64::from(MOST_DEVICES) - 1];
-        let mut rows = tx.query(AWAY_LONGEST, args).await?;
-        let devices: Vec<String> = rows.iter_mut().map(|row| row.get(0)).collect::<Result<_>>()?;
-        if devices.is_empty() {
-            return Ok(0);
-        }
-        let token = self.session.token_hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let ending = Ending { at_ms: self.session.created_ms, job_id: format!("for {token}") };
-        end(tx, &self.user_id, devices, &ending).await
+/// Whether a device of this id would be called like a cross-signing key of the user.
+pub(crate) async fn is_called_like_a_key<R: Reads>(tx: &mut R, user_id: &str, device_id: &str) -> Result<bool> {
+    cross_signing::is_called_like_a_key(tx, user_id, device_id).await
+}
+
+/// Starts the session of a user who has proved who they are, at one position. Whether other sessions ended by it.
+pub(crate) async fn begin<T: Tx>(tx: &mut T, user_id: &str, session: &NewSession) -> Result<bool> {
+    let device = &session.device_id;
+    let again = tx.query_opt(DEVICE, args![user_id, device]).await?.is_some();
+    if again {
+        let device = std::slice::from_ref(device);
+        delete_tokens(tx, user_id, device).await?;
+        let pos = revoke(tx, user_id, device, session.created_ms).await?;
+        // Whoever comes now may be another program, or another person: its keys are not theirs, and neither is what was
+        // sent to it, or to its pushers.
+        keys::forget_devices(tx, user_id, device, pos).await?;
+        connections::forget(tx, user_id, device).await?;
+        to_device::forget(tx, user_id, &session.device_id).await?;
+        dehydrated::forget(tx, user_id, device).await?;
+        pushers::forget_devices(tx, user_id, device).await?;
+        tokens::forget_devices(tx, user_id, device).await?;
+        // Or it might be the one away longest until its first request.
+        tx.execute(BACK, args![user_id, &session.device_id, session.created_ms]).await?;
     }
+    let ended = again || make_room(tx, user_id, session).await? > 0;
+    start(tx, user_id, session).await?;
+    Ok(ended)
+}
+
+/// Ends what was away longest, if the user can have no more devices. How many there were.
+async fn make_room<T: Tx>(tx: &mut T, user_id: &str, session: &NewSession) -> Result<u64> {
+    let mut rows = tx.query(AWAY_LONGEST, args![user_id, i64::from(MOST_DEVICES) - 1]).await?;
+    let devices: Vec<String> = rows.iter_mut().map(|row| row.get(0)).collect::<Result<_>>()?;
+    if devices.is_empty() {
+        return Ok(0);
+    }
+    let token = session.token_hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let ending = Ending { at_ms: session.created_ms, job_id: format!("for {token}") };
+    end(tx, user_id, devices, &ending).await
 }
 
 struct SessionByToken([u8; 32]);

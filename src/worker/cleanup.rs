@@ -40,8 +40,8 @@ pub async fn clean_account(storage: &dyn Storage, user: &UserId) -> Result<()> {
     Ok(())
 }
 
-/// Forgets transaction ids after their retention, revocations that every process has seen, and previews that are good no
-/// longer. To be called now and then; how many rows went.
+/// Forgets transaction ids after their retention, revocations that every process has seen, previews that are good no longer,
+/// and logins elsewhere that nobody came back from. To be called now and then; how many rows went.
 pub async fn purge(storage: &dyn Storage, clock: &dyn Clock, transaction_retention_s: u64) -> Result<u64> {
     let now = clock.now_ms();
     let kept = i64::try_from(transaction_retention_s).unwrap_or(i64::MAX).saturating_mul(1000);
@@ -62,6 +62,13 @@ pub async fn purge(storage: &dyn Storage, clock: &dyn Clock, transaction_retenti
     }
     loop {
         let batch = storage.purge_url_previews(now, BATCH).await?;
+        gone += batch;
+        if batch < u64::from(BATCH) {
+            break;
+        }
+    }
+    loop {
+        let batch = storage.purge_sso(now, BATCH).await?;
         gone += batch;
         if batch < u64::from(BATCH) {
             break;

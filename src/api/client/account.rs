@@ -12,6 +12,7 @@ use crate::{
     api::{Api, Client, Public, Routes},
     service::{
         accounts::{DeviceWish, NewDevice, Registration, Welcome},
+        confirm::Deed,
         rate_limit::Limited,
     },
 };
@@ -79,13 +80,13 @@ async fn whoami(_: Api, req: Client<whoami::v3::Request>) -> Result<whoami::v3::
 
 async fn change_password(api: Api, req: Client<change_password::v3::Request>) -> Result<change_password::v3::Response> {
     let change_password::v3::Request { new_password, logout_devices, auth, .. } = req.body;
-    api.accounts.confirm(&req.auth, auth.as_ref()).await?;
+    api.accounts.confirm(&req.auth, auth.as_ref(), Deed::SetPassword).await?;
     api.accounts.change_password(&req.auth, new_password, logout_devices).await?;
     Ok(change_password::v3::Response::new())
 }
 
 async fn deactivate(api: Api, req: Client<deactivate::v3::Request>) -> Result<deactivate::v3::Response> {
-    api.accounts.confirm(&req.auth, req.body.auth.as_ref()).await?;
+    api.accounts.confirm(&req.auth, req.body.auth.as_ref(), Deed::Deactivate).await?;
     api.accounts.deactivate(&req.auth.user_id, req.body.erase).await?;
     // We know no identity server, so there is nothing to unbind there.
     Ok(deactivate::v3::Response::new(ThirdPartyIdRemovalStatus::NoSupport))

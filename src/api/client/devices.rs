@@ -7,7 +7,10 @@ use ruma::{
     api::client::device::{Device, delete_device, delete_devices, get_device, get_devices, update_device},
 };
 
-use crate::api::{Api, Client, Routes};
+use crate::{
+    api::{Api, Client, Routes},
+    service::confirm::Deed,
+};
 
 pub(super) fn routes(r: Routes) -> Routes {
     r.client(list).client(get).client(rename).client(delete).client(delete_many)
@@ -29,13 +32,13 @@ async fn rename(api: Api, req: Client<update_device::v3::Request>) -> Result<upd
 }
 
 async fn delete(api: Api, req: Client<delete_device::v3::Request>) -> Result<delete_device::v3::Response> {
-    api.accounts.confirm(&req.auth, req.body.auth.as_ref()).await?;
+    api.accounts.confirm(&req.auth, req.body.auth.as_ref(), Deed::EndDevices).await?;
     api.accounts.end_devices(&req.auth, &[req.body.device_id]).await?;
     Ok(delete_device::v3::Response::new())
 }
 
 async fn delete_many(api: Api, req: Client<delete_devices::v3::Request>) -> Result<delete_devices::v3::Response> {
-    api.accounts.confirm(&req.auth, req.body.auth.as_ref()).await?;
+    api.accounts.confirm(&req.auth, req.body.auth.as_ref(), Deed::EndDevices).await?;
     api.accounts.end_devices(&req.auth, &req.body.devices).await?;
     Ok(delete_devices::v3::Response::new())
 }

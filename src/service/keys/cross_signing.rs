@@ -13,7 +13,7 @@ use super::{
     Keys, TRIES,
     published::{find, parsed},
 };
-use crate::service::session::Session;
+use crate::service::{confirm::Deed, session::Session};
 
 /// What somebody uploads, as JSON.
 #[derive(Default)]
@@ -30,8 +30,8 @@ struct Uploaded {
 }
 
 impl Keys {
-    /// Sets the user's cross-signing keys. The first may be set by whoever has a session; to replace them takes the
-    /// password, and to say the same again takes nothing.
+    /// Sets the user's cross-signing keys. The first may be set by whoever has a session; to replace them takes a proof of
+    /// who they are, and to say the same again takes nothing.
     pub async fn set_cross_signing(
         &self,
         session: &Session,
@@ -40,11 +40,14 @@ impl Keys {
     ) -> Result<()> {
         let user = &session.user_id;
         let uploaded = Uploaded::parse(user, &new)?;
+        let mut confirmed = false;
         for _ in 0..TRIES {
             let published = self.storage.published_keys(vec![user.to_string()], user.as_str()).await?;
             let Some(decided) = uploaded.decide(user, &published)? else { return Ok(()) };
-            if !published.signing.is_empty() {
-                self.accounts.confirm(session, auth).await?;
+            if !published.signing.is_empty() && !confirmed {
+                self.accounts.confirm(session, auth, Deed::ReplaceKeys).await?;
+                // Once is enough, and some proofs are good for once.
+                confirmed = true;
             }
             match self.storage.set_cross_signing(decided).await? {
                 CrossSigned::Done => return Ok(()),

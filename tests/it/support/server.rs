@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::Http;
 
 /// What the server does with its database without being asked.
-const OF_ITSELF: [&str; 12] = [
+const OF_ITSELF: [&str; 13] = [
     "any_pusher_due",
     "stream_head",
     "small_rooms_of",
@@ -23,6 +23,7 @@ const OF_ITSELF: [&str; 12] = [
     "purge_transactions",
     "purge_revocations",
     "purge_url_previews",
+    "purge_sso",
     "touch_devices",
     "forget_old_media",
     "unaccounted_files",

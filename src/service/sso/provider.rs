@@ -1,0 +1,376 @@
+//! One identity provider: what it says of itself, how it is asked, and what of its answers is believed.
+//!
+//! <https://openid.net/specs/openid-connect-core-1_0.html>, <https://www.rfc-editor.org/rfc/rfc9700>
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use hearth_core::clock::Clock;
+use http::{Request, header};
+use moka::future::Cache;
+use openidconnect::{
+    AdditionalProviderMetadata, AsyncHttpClient, AuthType, AuthenticationFlow, AuthorizationCode,
+    ClaimsVerificationError, ClientId, ClientSecret, CsrfToken, HttpRequest, HttpResponse, IssuerUrl, Nonce,
+    OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata, RedirectUrl, Scope,
+    SignatureVerificationError, TokenResponse as _,
+    core::{
+        CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod, CoreGrantType, CoreIdToken,
+        CoreJsonWebKey, CoreJweContentEncryptionAlgorithm, CoreJweKeyManagementAlgorithm, CoreJwsSigningAlgorithm,
+        CoreResponseMode, CoreResponseType, CoreSubjectIdentifierType,
+    },
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use url::Url;
+
+use super::claims::{Claims, Identity, Mapping};
+use crate::{
+    config::{Destination, IdentityProvider, Outgoing, Server},
+    http_client::{Bounds, Failure, HttpClient, Resolve},
+};
+
+/// What one request to a provider may take.
+const BOUNDS: Bounds = Bounds { time: Duration::from_secs(10), bytes: 256 << 10 };
+/// What a provider says of itself is asked again after so long; and sooner when it signs with a key that nobody knows,
+/// but not more often than this.
+const KNOWN_FOR: Duration = Duration::from_secs(3_600);
+const ASKED_EVERY_MS: i64 = 60_000;
+/// What proves something is signed by one of these. A secret that we share with the provider signs nothing: whoever has
+/// our configuration could be anybody.
+pub(super) const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
+    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
+    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
+    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha512,
+    CoreJwsSigningAlgorithm::RsaSsaPssSha256,
+    CoreJwsSigningAlgorithm::RsaSsaPssSha384,
+    CoreJwsSigningAlgorithm::RsaSsaPssSha512,
+    CoreJwsSigningAlgorithm::EcdsaP256Sha256,
+    CoreJwsSigningAlgorithm::EcdsaP384Sha384,
+    CoreJwsSigningAlgorithm::EdDsa,
+];
+/// By so much the provider's clock may be ahead.
+pub(super) const SKEW_MS: i64 = 5 * 60 * 1000;
+
+/// What we want to know of a provider beside what everybody does.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct More {
+    /// <https://www.rfc-editor.org/rfc/rfc9207>
+    #[serde(default)]
+    authorization_response_iss_parameter_supported: bool,
+}
+
+impl AdditionalProviderMetadata for More {}
+
+type Metadata = ProviderMetadata<
+    More,
+    CoreAuthDisplay,
+    CoreClientAuthMethod,
+    CoreClaimName,
+    CoreClaimType,
+    CoreGrantType,
+    CoreJweContentEncryptionAlgorithm,
+    CoreJweKeyManagementAlgorithm,
+    CoreJsonWebKey,
+    CoreResponseMode,
+    CoreResponseType,
+    CoreSubjectIdentifierType,
+>;
+
+/// Why a provider vouches for nobody.
+#[derive(Debug, thiserror::Error)]
+pub enum Doubt {
+    #[error("it can't be reached: {0}")]
+    Silent(String),
+    #[error("its word is not believed: {0}")]
+    Untrue(String),
+}
+
+/// The secrets of one login, which nobody but this server and the provider gets to see.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Secrets {
+    pub(super) nonce: String,
+    pub(super) verifier: String,
+}
+
+/// What a provider sends a browser back with.
+#[derive(Clone, Debug, Default)]
+pub struct Answered {
+    pub state: String,
+    pub code: Option<String>,
+    pub error: Option<String>,
+    pub issuer: Option<String>,
+}
+
+pub(super) struct Provider {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) config: IdentityProvider,
+    pub(super) callback: Url,
+    issuer: IssuerUrl,
+    mapping: Mapping,
+    via: Via,
+    clock: Arc<dyn Clock>,
+    known: Cache<(), Arc<Metadata>>,
+    asked_ms: AtomicI64,
+}
+
+impl Provider {
+    /// None: the configuration does not say enough, which it was asked when it was loaded.
+    pub(super) fn new(
+        config: &IdentityProvider,
+        server: &Server,
+        outgoing: &Outgoing,
+        names: Arc<dyn Resolve>,
+        clock: Arc<dyn Clock>,
+    ) -> Option<Self> {
+        let issuer = IssuerUrl::new(config.issuer_url.clone()).ok()?;
+        Some(Self {
+            id: config.id(),
+            name: config.name(),
+            callback: config.callback_url(server)?,
+            mapping: Mapping::new(config),
+            via: Via(HttpClient::new(&with_host_of(issuer.url(), outgoing), names)),
+            config: config.clone(),
+            issuer,
+            clock,
+            known: Cache::builder().max_capacity(1).time_to_live(KNOWN_FOR).build(),
+            asked_ms: AtomicI64::new(i64::MIN),
+        })
+    }
+
+    /// Whether browsers come here by TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        self.callback.scheme() == "https"
+    }
+
+    /// Where a browser is sent to log in.
+    pub(super) async fn authorization_url(
+        &self,
+        state: String,
+        secrets: &Secrets,
+        again: bool,
+    ) -> Result<String, Doubt> {
+        let metadata = self.metadata().await?;
+        let client = self.client(&metadata)?;
+        let verifier = PkceCodeVerifier::new(secrets.verifier.clone());
+        let nonce = Nonce::new(secrets.nonce.clone());
+        let flow = AuthenticationFlow::<CoreResponseType>::AuthorizationCode;
+        let mut request = client
+            .authorize_url(flow, move || CsrfToken::new(state), move || nonce)
+            .set_redirect_uri(std::borrow::Cow::Owned(self.redirect_uri()))
+            .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier))
+            .add_scopes(self.config.scope.iter().filter(|s| *s != "openid").map(|s| Scope::new(s.clone())));
+        for (key, value) in &self.config.extra_authorization_parameters {
+            if !(again && key == "prompt") {
+                request = request.add_extra_param(key, value);
+            }
+        }
+        if again {
+            // Whoever sits at a browser that is logged in there is not thereby the one whom it belongs to.
+            request = request.add_extra_param("prompt", "login");
+        }
+        Ok(request.url().0.into())
+    }
+
+    /// Who it is that the provider sent back.
+    pub(super) async fn identity(
+        &self,
+        answered: &Answered,
+        code: String,
+        secrets: Secrets,
+    ) -> Result<Identity, Doubt> {
+        let metadata = self.metadata().await?;
+        self.check_issuer(&metadata, answered)?;
+        let client = self.client(&metadata)?;
+        let tokens = client
+            .exchange_code(AuthorizationCode::new(code))
+            .map_err(untrue)?
+            .set_redirect_uri(std::borrow::Cow::Owned(self.redirect_uri()))
+            .set_pkce_verifier(PkceCodeVerifier::new(secrets.verifier))
+            .request_async(&self.via)
+            .await
+            .map_err(untrue)?;
+        let id_token = tokens.id_token().ok_or_else(|| untrue("it gives no ID token"))?;
+        let mut claims = self.verified(&metadata, id_token, &Nonce::new(secrets.nonce)).await?;
+        if self.mapping.lacks(&claims)
+            && let Some(endpoint) = metadata.userinfo_endpoint()
+        {
+            let more = self.user_info(endpoint.url(), tokens.access_token().secret()).await?;
+            if more.get("sub") != claims.get("sub") {
+                return Err(untrue("it tells of somebody else than it vouches for"));
+            }
+            // What is signed counts.
+            for (key, value) in more {
+                claims.entry(key).or_insert(value);
+            }
+        }
+        self.mapping.identity(&claims).map_err(untrue)
+    }
+
+    /// A provider that says who answers is asked no other's answer.
+    fn check_issuer(&self, metadata: &Metadata, answered: &Answered) -> Result<(), Doubt> {
+        let must = metadata.additional_metadata().authorization_response_iss_parameter_supported;
+        match &answered.issuer {
+            Some(issuer) if issuer != self.issuer.as_str() => Err(untrue("the answer is another provider's")),
+            None if must => Err(untrue("the answer does not say whose it is")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The claims of an ID token that is this provider's, for us, of this login, and not old.
+    ///
+    /// <https://openid.net/specs/openid-connect-core-1_0.html#IDTokenValidation>
+    async fn verified(&self, metadata: &Metadata, token: &CoreIdToken, nonce: &Nonce) -> Result<Claims, Doubt> {
+        let now_ms = self.clock.now_ms();
+        let check = |metadata: &Metadata| {
+            let client = self.client(metadata)?;
+            let verifier = client
+                .id_token_verifier()
+                .set_allowed_algs(ALGORITHMS)
+                .set_time_fn(move || at(now_ms).into())
+                .set_issue_time_verifier_fn(move |issued| {
+                    if SystemTime::from(issued) > at(now_ms + SKEW_MS) {
+                        Err("it is of the future".to_owned())
+                    } else {
+                        Ok(())
+                    }
+                });
+            Ok(token.claims(&verifier, nonce).map(drop))
+        };
+        let mut found = check(metadata)?;
+        // It may be signed by a key that is new.
+        if let Err(ClaimsVerificationError::SignatureVerification(SignatureVerificationError::NoMatchingKey)) = found
+            && let Some(newer) = self.newer_metadata().await
+        {
+            found = check(&newer)?;
+        }
+        found.map_err(untrue)?;
+        let claims = payload(&token.to_string()).ok_or_else(|| untrue("its ID token is no object"))?;
+        match claims.get("azp") {
+            None => Ok(claims),
+            Some(party) if party == self.config.client_id.as_str() => Ok(claims),
+            Some(_) => Err(untrue("its ID token is for another client")),
+        }
+    }
+
+    /// <https://openid.net/specs/openid-connect-core-1_0.html#UserInfo>
+    async fn user_info(&self, endpoint: &Url, access_token: &str) -> Result<Claims, Doubt> {
+        let request = Request::get(endpoint.as_str())
+            .header(header::ACCEPT, "application/json")
+            .header(header::AUTHORIZATION, format!("Bearer {access_token}"))
+            .body(Bytes::new())
+            .map_err(untrue)?;
+        let answer = self.via.0.send(request, BOUNDS).await.map_err(silent)?;
+        if !answer.status().is_success() {
+            return Err(silent(format!("it tells nothing of its users: {}", answer.status())));
+        }
+        serde_json::from_slice(answer.body()).map_err(untrue)
+    }
+
+    fn client(&self, metadata: &Metadata) -> Result<Client, Doubt> {
+        let secret = self.config.client_secret.as_ref().map(|secret| ClientSecret::new(secret.expose().to_owned()));
+        for url in [Some(metadata.authorization_endpoint().url()), metadata.token_endpoint().map(|url| url.url())]
+            .into_iter()
+            .chain([Some(metadata.jwks_uri().url()), metadata.userinfo_endpoint().map(|url| url.url())])
+            .flatten()
+        {
+            let same = url.scheme() == "https" || url.scheme() == self.issuer.url().scheme();
+            if !same || !matches!(url.scheme(), "http" | "https") {
+                return Err(untrue("what it says of itself leads to places that are not safe"));
+            }
+        }
+        let methods = metadata.token_endpoint_auth_methods_supported();
+        let basic = methods.is_none_or(|methods| methods.contains(&CoreClientAuthMethod::ClientSecretBasic));
+        let how = if basic { AuthType::BasicAuth } else { AuthType::RequestBody };
+        let client_id = ClientId::new(self.config.client_id.clone());
+        Ok(CoreClient::from_provider_metadata(metadata.clone(), client_id, secret).set_auth_type(how))
+    }
+
+    fn redirect_uri(&self) -> RedirectUrl {
+        RedirectUrl::from_url(self.callback.clone())
+    }
+
+    /// What the provider says of itself, its keys among it.
+    pub(super) async fn metadata(&self) -> Result<Arc<Metadata>, Doubt> {
+        let asked = async {
+            self.asked_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+            Metadata::discover_async(self.issuer.clone(), &self.via).await.map(Arc::new).map_err(|e| e.to_string())
+        };
+        self.known.try_get_with((), asked).await.map_err(silent)
+    }
+
+    /// The same, asked again, if that was not done just now.
+    pub(super) async fn newer_metadata(&self) -> Option<Arc<Metadata>> {
+        let (now, last) = (self.clock.now_ms(), self.asked_ms.load(Ordering::Relaxed));
+        if last.checked_add(ASKED_EVERY_MS).is_some_and(|next| now < next && now >= last) {
+            return None;
+        }
+        self.known.invalidate(&()).await;
+        self.metadata().await.ok()
+    }
+
+    pub(super) fn issuer(&self) -> &str {
+        self.issuer.as_str()
+    }
+}
+
+type Client = CoreClient<
+    openidconnect::EndpointSet,
+    openidconnect::EndpointNotSet,
+    openidconnect::EndpointNotSet,
+    openidconnect::EndpointNotSet,
+    openidconnect::EndpointMaybeSet,
+    openidconnect::EndpointMaybeSet,
+>;
+
+/// The operator named the provider, which may well be inside; nothing else there is thereby open to it.
+fn with_host_of(issuer: &Url, outgoing: &Outgoing) -> Outgoing {
+    let mut outgoing = outgoing.clone();
+    let host = issuer.host_str().map(|host| host.trim_start_matches('[').trim_end_matches(']'));
+    outgoing.outgoing_allowlist.extend(host.and_then(|host| host.parse::<Destination>().ok()));
+    outgoing
+}
+
+/// What a token says, whoever says so.
+pub(super) fn payload(token: &str) -> Option<Claims> {
+    let part = token.split('.').nth(1)?;
+    match serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()? {
+        Value::Object(claims) => Some(claims),
+        _ => None,
+    }
+}
+
+fn at(ms: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap_or_default())
+}
+
+pub(super) fn untrue(what: impl std::fmt::Display) -> Doubt {
+    Doubt::Untrue(what.to_string())
+}
+
+fn silent(what: impl std::fmt::Display) -> Doubt {
+    Doubt::Silent(what.to_string())
+}
+
+/// Requests by our own client, behind its guard.
+struct Via(HttpClient);
+
+impl<'c> AsyncHttpClient<'c> for Via {
+    type Error = Failure;
+    type Future = BoxFuture<'c, Result<HttpResponse, Failure>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(async move {
+            let answer = self.0.send(request.map(Bytes::from), BOUNDS).await?;
+            Ok(answer.map(|body| body.to_vec()))
+        })
+    }
+}
