@@ -220,7 +220,8 @@ each_backend! {
         let server = open_server(given).await;
         register(&server, "alice").await;
         let types = server.get("/_matrix/client/v3/login").await.ok();
-        assert_eq!(types["flows"], json!([{ "type": "m.login.password" }]));
+        let token = json!({ "type": "m.login.token", "get_login_token": true });
+        assert_eq!(types["flows"], json!([{ "type": "m.login.password" }, token]));
         for name in ["alice", "@alice:test.example", "Alice"] {
             login(&server, name, None).await.is_logged_in().await;
         }

@@ -35,6 +35,7 @@ mod rooms;
 mod secrets;
 mod sliding;
 mod spaces;
+mod sso;
 mod subscriptions;
 mod sync;
 mod sync_filters;

@@ -16,10 +16,12 @@ use tokio::{
 
 use crate::support::{
     Given, Http,
+    browser::{APP, Browser, HOME},
     bucket::Bucket,
     each_backend,
     gateway::{Gateway, pusher},
     people::{Person, escaped},
+    provider::{Provider, SECRET},
     site::{Page, Site},
 };
 
@@ -156,10 +158,37 @@ async fn has_secrets(person: &Person, reader: &Person) {
     }
 }
 
+/// Logs in elsewhere. What proves something on the way.
+async fn comes_by(provider: &Provider, browser: &Browser, http: &Http) -> Vec<String> {
+    provider.knows(json!({ "sub": "1", "sid": "s", "preferred_username": "dora", "name": format!("{PRIVATE} name") }));
+    let back = browser.comes_back("house", APP).await;
+    let state: url::Url = back.parse().unwrap();
+    let mut secrets: Vec<String> =
+        state.query_pairs().filter(|(key, _)| key == "state").map(|(_, value)| value.into_owned()).collect();
+    let asked = browser.opens(&back).await;
+    let token = browser.sends(&asked, "/_hearth/sso/leave", &[("go", "yes")]).await.token();
+    let login = json!({ "type": "m.login.token", "token": token });
+    let welcome = http.post("/_matrix/client/v3/login", &login).await.ok();
+    secrets.extend([asked.ticket(), token, welcome["access_token"].as_str().unwrap().to_owned()]);
+    secrets.extend(browser.cookies().into_values());
+    assert_eq!(http.post("/_matrix/client/v3/login", &login).await.status, 403);
+    let unused = browser.begins("house", APP).await;
+    let unused = browser.sends(&unused, "/_hearth/sso/leave", &[("go", "yes")]).await.token();
+    let said = provider.says_logged_out("x", &json!({ "sub": "1" }));
+    let url = format!("{HOME}/_hearth/sso/backchannel/house");
+    assert_eq!(browser.asks(Method::POST, &url, Some(&[("logout_token", &said)])).await.status, 200);
+    // Where it stopped once more.
+    browser.comes_back("house", APP).await;
+    secrets.extend([unused, said]);
+    secrets.extend(browser.cookies().into_values());
+    secrets
+}
+
 /// Runs the program with all the log there is, lets somebody live a short life on it, and stops it. What it wrote, what it
 /// measured and what it said to who was refused; and the access tokens that it gave out.
 async fn live_a_life(given: &Given, bucket: &Bucket) -> (String, Vec<String>) {
     let config = given.config();
+    let provider = Provider::start().await;
     let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
     command.current_dir(given.dir()).env_clear().kill_on_drop(true);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -180,6 +209,14 @@ async fn live_a_life(given: &Given, bucket: &Bucket) -> (String, Vec<String>) {
         command.args(["-O", &format!("{key}=\"{value}\"")]);
     }
     command.args(["-O", &format!("registration_token=\"{INVITED}\"")]);
+    command.args(["-O", &format!("well_known.client=\"{HOME}\"")]);
+    let issuer = provider.issuer();
+    command.args([
+        "-O",
+        &format!(
+            "identity_provider=[{{ id = \"house\", issuer_url = \"{issuer}\", client_id = \"x\", client_secret = \"{SECRET}\" }}]"
+        ),
+    ]);
     command.args(["-O", &format!("registration_shared_secret=\"{SHARED}\"")]);
     command.args(["-O", &format!("database_path=\"{}\"", config.database.database_path.display())]);
     if let Some(url) = &config.database.database_url {
@@ -208,7 +245,8 @@ async fn live_a_life(given: &Given, bucket: &Bucket) -> (String, Vec<String>) {
         }
         all
     });
-    let http = Http::to(timeout(LONG, lines.recv()).await.unwrap().expect("a server"));
+    let address = timeout(LONG, lines.recv()).await.unwrap().expect("a server");
+    let http = Http::to(address);
     let metrics = Http::to(timeout(LONG, lines.recv()).await.unwrap().expect("its metrics"));
     // What is said to who is refused may be kept by whatever is between.
     let mut told = Vec::new();
@@ -268,6 +306,10 @@ async fn live_a_life(given: &Given, bucket: &Bucket) -> (String, Vec<String>) {
         }
     }
 
+    // Its own clock is that of the world, and so is the provider's here.
+    provider.lives_now();
+    tokens.extend(comes_by(&provider, &Browser::at(format!("http://{address}")), &http).await);
+
     let measured = metrics.get("/metrics").await.text;
     assert!(measured.contains("hearth_"), "{measured}");
     told.push(measured);
@@ -291,6 +333,7 @@ each_backend! {
         };
         assert!(found("@alice:test.example"), "what is stored is looked at");
         for secret in [PASSWORD, SECOND, WRONG, SHARED, INVITED, DATABASE, bucket.secret()].into_iter().chain(tokens.iter().map(String::as_str)) {
+        for secret in [PASSWORD, SECOND, WRONG, SHARED, INVITED, DATABASE, SECRET].into_iter().chain(tokens.iter().map(String::as_str)) {
             for line in log.lines() {
                 assert!(!line.contains(secret), "{line}");
             }

@@ -19,8 +19,8 @@ use moka::future::Cache;
 use openidconnect::{
     AdditionalProviderMetadata, AsyncHttpClient, AuthType, AuthenticationFlow, AuthorizationCode,
     ClaimsVerificationError, ClientId, ClientSecret, CsrfToken, HttpRequest, HttpResponse, IssuerUrl, Nonce,
-    OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata, RedirectUrl, Scope,
-    SignatureVerificationError, TokenResponse as _,
+    OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata, RedirectUrl, RequestTokenError,
+    Scope, SignatureVerificationError, TokenResponse as _,
     core::{
         CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod, CoreGrantType, CoreIdToken,
         CoreJsonWebKey, CoreJweContentEncryptionAlgorithm, CoreJweKeyManagementAlgorithm, CoreJwsSigningAlgorithm,
@@ -197,7 +197,10 @@ impl Provider {
             .set_pkce_verifier(PkceCodeVerifier::new(secrets.verifier))
             .request_async(&self.via)
             .await
-            .map_err(untrue)?;
+            .map_err(|e| match e {
+                RequestTokenError::Request(failure) => silent(failure),
+                other => untrue(other),
+            })?;
         let id_token = tokens.id_token().ok_or_else(|| untrue("it gives no ID token"))?;
         let mut claims = self.verified(&metadata, id_token, &Nonce::new(secrets.nonce)).await?;
         if self.mapping.lacks(&claims)

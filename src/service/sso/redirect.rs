@@ -67,8 +67,13 @@ impl Redirect {
 
     /// As a source in a content security policy.
     pub fn source(&self) -> String {
-        let named = self.0.host().is_some_and(|host| !matches!(host, url::Host::Ipv6(_)));
-        if self.is_app() || !named { format!("{}:", self.0.scheme()) } else { self.0.origin().ascii_serialization() }
+        // A host may have signs in it that mean something else there, and an address of IPv6 can't be said.
+        let plain = |host: &str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
+        if self.is_app() || !self.0.host_str().is_some_and(plain) {
+            format!("{}:", self.0.scheme())
+        } else {
+            self.0.origin().ascii_serialization()
+        }
     }
 
     /// The same place with a login token. A token that was there already would be another's.
@@ -89,6 +94,11 @@ impl Redirect {
     }
 
     fn is_below(&self, known: &Url) -> bool {
+        let bare = known.host_str().is_none_or(str::is_empty) && matches!(known.path(), "" | "/");
+        if bare {
+            // The scheme of an app, wherever within it.
+            return self.is_app() && self.0.scheme() == known.scheme();
+        }
         let place =
             |url: &Url| (url.scheme().to_owned(), url.host().map(|h| h.to_owned()), url.port_or_known_default());
         let Some(rest) = self.0.path().strip_prefix(known.path()) else { return false };
@@ -153,7 +163,8 @@ mod tests {
 
     #[test]
     fn only_the_same_origin_below_the_same_path_is_known() {
-        let list = known(&["https://app.example.org/develop", "http://localhost:8080/", "element://vector"]);
+        let list =
+            known(&["https://app.example.org/develop", "http://localhost:8080/", "element://vector", "nheko://"]);
         let is_known = |url: &str| Redirect::parse(url).expect("a place").is_among(&list);
         for good in [
             "https://app.example.org/develop",
@@ -163,6 +174,8 @@ mod tests {
             "http://localhost:8080/any/thing",
             "element://vector/webapp/",
             "element://vector",
+            "nheko://any/thing",
+            "nheko:/thing",
         ] {
             assert!(is_known(good), "{good}");
         }
@@ -182,6 +195,8 @@ mod tests {
             "element://vector.evil/",
             "element:/vector",
             "elementx://vector",
+            "nhekox://any",
+            "https://nheko/",
         ] {
             assert!(!Redirect::parse(bad).is_some_and(|redirect| redirect.is_among(&list)), "{bad}");
         }

@@ -12,11 +12,13 @@
 #![allow(dead_code, reason = "words that the next test will want")]
 
 pub mod backend;
+pub mod browser;
 pub mod bucket;
 pub mod client;
 pub mod gateway;
 pub mod people;
 pub mod program;
+pub mod provider;
 pub mod server;
 pub mod site;
 pub mod wire;

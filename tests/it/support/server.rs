@@ -45,6 +45,11 @@ impl Server {
         Self { http: Http::to(running.addresses()[0]), clock, running, _dir: dir }
     }
 
+    /// Where it is, as the beginning of a URL.
+    pub fn address(&self) -> String {
+        format!("http://{}", self.running.addresses()[0])
+    }
+
     /// A client for the metrics.
     pub fn metrics(&self) -> Http {
         Http::to(*self.running.metrics_addresses().first().expect("a listener for metrics"))
