@@ -315,9 +315,9 @@ pub async fn build_on(opened: Opened, config: Arc<Config>, deps: &Deps) -> Resul
         rng: Arc::clone(rng),
         accounts: Arc::clone(&accounts),
         profiles: Arc::clone(&profiles),
+        media: Arc::clone(&media),
         http: http.clone(),
         names: Arc::new(System),
-        avatars: None,
     };
     let sso = Sso::new(&config, sso_sources)?;
     let pages = Pages::load(config.sso.sso_templates_path.as_deref(), name.as_str())?;

@@ -232,7 +232,7 @@ each_backend! {
             let said = try_login(&server, nobody, PASSWORD, None).await.refused(403, "M_FORBIDDEN");
             assert_eq!(said, wrong, "nobody can tell a wrong password from an unknown user");
         }
-        let other = json!({ "type": "m.login.token", "token": "x" });
+        let other = json!({ "type": "m.login.appservice", "token": "x" });
         server.post("/_matrix/client/v3/login", &other).await.refused(400, "M_UNKNOWN");
         let by_mail = json!({
             "type": "m.login.password", "password": "x",

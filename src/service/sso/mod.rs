@@ -4,6 +4,7 @@
 //! can name and nobody can guess, and that counts together with the cookie of that browser only; each is good for one
 //! step. So any process can go on with it, and nobody can make another's browser go on with theirs.
 
+mod asking;
 mod avatar;
 mod claims;
 mod confirmation;
@@ -25,7 +26,6 @@ use ruma::OwnedMxcUri;
 use url::Url;
 
 pub use self::{
-    avatar::KeepAvatar,
     confirmation::Asked,
     flow::{COOKIE_SECONDS, Cookie, cookie_prefix},
     logout::Unheard,
@@ -33,7 +33,7 @@ pub use self::{
     provider::Answered,
 };
 use self::{provider::Provider, redirect::Redirect};
-use super::{accounts::Accounts, profiles::Profiles};
+use super::{accounts::Accounts, media::Media, profiles::Profiles};
 use crate::{
     config::Config,
     http_client::{HttpClient, Resolve},
@@ -51,8 +51,8 @@ pub struct Sso {
     rng: Arc<dyn Rng>,
     accounts: Arc<Accounts>,
     profiles: Arc<Profiles>,
+    media: Arc<Media>,
     http: HttpClient,
-    avatars: Option<Arc<dyn KeepAvatar>>,
 }
 
 /// What the service works with.
@@ -62,10 +62,10 @@ pub struct Sources {
     pub rng: Arc<dyn Rng>,
     pub accounts: Arc<Accounts>,
     pub profiles: Arc<Profiles>,
+    pub media: Arc<Media>,
     /// For what people of a provider name, who are nobody that the operator knows.
     pub http: HttpClient,
     pub names: Arc<dyn Resolve>,
-    pub avatars: Option<Arc<dyn KeepAvatar>>,
 }
 
 /// A provider as clients show it.
@@ -154,7 +154,7 @@ impl From<hearth_storage::Error> for Stop {
 
 impl Sso {
     pub fn new(config: &Config, sources: Sources) -> Result<Self> {
-        let Sources { storage, clock, rng, accounts, profiles, http, names, avatars } = sources;
+        let Sources { storage, clock, rng, accounts, profiles, media, http, names } = sources;
         let provider = |one| {
             Provider::new(one, &config.server, &config.outgoing, Arc::clone(&names), Arc::clone(&clock))
                 .ok_or_else(|| Error::internal(format!("the identity provider {} lacks something", one.id())))
@@ -168,8 +168,8 @@ impl Sso {
             rng,
             accounts,
             profiles,
+            media,
             http,
-            avatars,
         })
     }
 

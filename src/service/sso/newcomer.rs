@@ -192,7 +192,7 @@ impl Sso {
     /// Sets what the provider knows of somebody's profile. Nobody is kept out because that fails.
     async fn introduce(&self, user_id: &OwnedUserId, identity: &Identity) {
         let name = identity.display_name.clone().map(ProfileFieldValue::DisplayName);
-        let avatar = self.avatar(identity).await.map(ProfileFieldValue::AvatarUrl);
+        let avatar = self.avatar(user_id, identity).await.map(ProfileFieldValue::AvatarUrl);
         for value in [name, avatar].into_iter().flatten() {
             if let Err(error) = self.profiles.set_of(user_id, &value).await {
                 tracing::warn!(%user_id, %error, "a new profile is not what the provider says");

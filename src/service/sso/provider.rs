@@ -12,33 +12,28 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use hearth_core::clock::Clock;
 use http::{Request, header};
 use moka::future::Cache;
 use openidconnect::{
-    AdditionalProviderMetadata, AsyncHttpClient, AuthType, AuthenticationFlow, AuthorizationCode,
-    ClaimsVerificationError, ClientId, ClientSecret, CsrfToken, HttpRequest, HttpResponse, IssuerUrl, Nonce,
-    OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata, RedirectUrl, RequestTokenError,
+    AuthType, AuthenticationFlow, AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken,
+    IssuerUrl, Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RequestTokenError,
     Scope, SignatureVerificationError, TokenResponse as _,
-    core::{
-        CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod, CoreGrantType, CoreIdToken,
-        CoreJsonWebKey, CoreJweContentEncryptionAlgorithm, CoreJweKeyManagementAlgorithm, CoreJwsSigningAlgorithm,
-        CoreResponseMode, CoreResponseType, CoreSubjectIdentifierType,
-    },
+    core::{CoreClient, CoreClientAuthMethod, CoreIdToken, CoreJwsSigningAlgorithm, CoreResponseType},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
-use super::claims::{Claims, Identity, Mapping};
+use super::{
+    asking::{BOUNDS, Metadata, Via, with_host_of},
+    claims::{Claims, Identity, Mapping},
+};
 use crate::{
-    config::{Destination, IdentityProvider, Outgoing, Server},
-    http_client::{Bounds, Failure, HttpClient, Resolve},
+    config::{IdentityProvider, Outgoing, Server},
+    http_client::{HttpClient, Resolve},
 };
 
-/// What one request to a provider may take.
-const BOUNDS: Bounds = Bounds { time: Duration::from_secs(10), bytes: 256 << 10 };
 /// What a provider says of itself is asked again after so long; and sooner when it signs with a key that nobody knows,
 /// but not more often than this.
 const KNOWN_FOR: Duration = Duration::from_secs(3_600);
@@ -58,31 +53,6 @@ pub(super) const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
 ];
 /// By so much the provider's clock may be ahead.
 pub(super) const SKEW_MS: i64 = 5 * 60 * 1000;
-
-/// What we want to know of a provider beside what everybody does.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct More {
-    /// <https://www.rfc-editor.org/rfc/rfc9207>
-    #[serde(default)]
-    authorization_response_iss_parameter_supported: bool,
-}
-
-impl AdditionalProviderMetadata for More {}
-
-type Metadata = ProviderMetadata<
-    More,
-    CoreAuthDisplay,
-    CoreClientAuthMethod,
-    CoreClaimName,
-    CoreClaimType,
-    CoreGrantType,
-    CoreJweContentEncryptionAlgorithm,
-    CoreJweKeyManagementAlgorithm,
-    CoreJsonWebKey,
-    CoreResponseMode,
-    CoreResponseType,
-    CoreSubjectIdentifierType,
->;
 
 /// Why a provider vouches for nobody.
 #[derive(Debug, thiserror::Error)]
@@ -334,14 +304,6 @@ type Client = CoreClient<
     openidconnect::EndpointMaybeSet,
 >;
 
-/// The operator named the provider, which may well be inside; nothing else there is thereby open to it.
-fn with_host_of(issuer: &Url, outgoing: &Outgoing) -> Outgoing {
-    let mut outgoing = outgoing.clone();
-    let host = issuer.host_str().map(|host| host.trim_start_matches('[').trim_end_matches(']'));
-    outgoing.outgoing_allowlist.extend(host.and_then(|host| host.parse::<Destination>().ok()));
-    outgoing
-}
-
 /// What a token says, whoever says so.
 pub(super) fn payload(token: &str) -> Option<Claims> {
     let part = token.split('.').nth(1)?;
@@ -361,19 +323,4 @@ pub(super) fn untrue(what: impl std::fmt::Display) -> Doubt {
 
 fn silent(what: impl std::fmt::Display) -> Doubt {
     Doubt::Silent(what.to_string())
-}
-
-/// Requests by our own client, behind its guard.
-struct Via(HttpClient);
-
-impl<'c> AsyncHttpClient<'c> for Via {
-    type Error = Failure;
-    type Future = BoxFuture<'c, Result<HttpResponse, Failure>>;
-
-    fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(async move {
-            let answer = self.0.send(request.map(Bytes::from), BOUNDS).await?;
-            Ok(answer.map(|body| body.to_vec()))
-        })
-    }
 }

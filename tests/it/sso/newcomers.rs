@@ -143,6 +143,34 @@ each_backend! {
         Browser::of(&server).begins("house", APP).await.says(403, "There is no account for you here");
     }
 
+    async fn a_picture_comes_with_a_new_account_if_it_is_one(given: Given) {
+        let provider = Provider::start().await;
+        let server = server_with(given, &provider, |config, _| {
+            // The provider may be inside, but what its people name may not, unless the operator says so.
+            config.outgoing.outgoing_allowlist = vec!["localhost".parse().unwrap()];
+        }).await;
+        let inside = provider.issuer();
+        let allowed = inside.replace("127.0.0.1", "localhost");
+        let cases = [
+            ("a", format!("{inside}/picture"), false),
+            ("b", format!("{allowed}/page"), false),
+            ("c", format!("{allowed}/nothing"), false),
+            ("d", "file:///etc/passwd".to_owned(), false),
+            ("e", format!("{allowed}/picture"), true),
+        ];
+        for (name, picture, kept) in cases {
+            provider.knows(json!({ "sub": name, "preferred_username": name, "picture": picture }));
+            let person = logs_in(&server, &Browser::of(&server), "house").await;
+            let profile = person.get(&format!("/profile/{}", person.id)).await.ok();
+            let url = profile["avatar_url"].as_str();
+            assert_eq!(url.is_some(), kept, "{picture}: {profile}");
+            let Some(id) = url.and_then(|url| url.strip_prefix("mxc://")) else { continue };
+            let request = server.request(reqwest::Method::GET, &format!("/_matrix/client/v1/media/download/{id}"));
+            let file = server.send(request.bearer_auth(&person.token)).await;
+            assert_eq!((file.status, file.header("content-type")), (200, Some("image/gif")));
+        }
+    }
+
     async fn names_come_from_the_operators_templates(given: Given) {
         let provider = Provider::start().await;
         let server = server_with(given, &provider, |_, one| {

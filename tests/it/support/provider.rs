@@ -32,6 +32,9 @@ const NOW: i64 = 1_700_000_000;
 /// With what RFC 6749 wants to be escaped in it.
 pub const SECRET: &str = "planted client:secret+%";
 
+/// The smallest picture that there is.
+pub const PICTURE: &[u8] = b"GIF89a\x01\0\x01\0\0\0\0;";
+
 /// What signs.
 pub enum Key {
     Ec(EcdsaKeyPair),
@@ -168,6 +171,8 @@ impl Provider {
             .route("/authorize", get(authorize))
             .route("/token", post(token))
             .route("/userinfo", get(userinfo))
+            .route("/picture", get(async || PICTURE))
+            .route("/page", get(async || "<svg onload=alert(1)>"))
             .with_state(shared.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { shared }
