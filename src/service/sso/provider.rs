@@ -18,7 +18,7 @@ use moka::future::Cache;
 use openidconnect::{
     AuthType, AuthenticationFlow, AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken,
     IssuerUrl, Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RequestTokenError,
-    Scope, SignatureVerificationError, TokenResponse as _,
+    Scope, SignatureVerificationError, TokenResponse as _, TokenUrl, UserInfoUrl,
     core::{CoreClient, CoreClientAuthMethod, CoreIdToken, CoreJwsSigningAlgorithm, CoreResponseType},
 };
 use serde::{Deserialize, Serialize};
@@ -250,9 +250,9 @@ impl Provider {
 
     fn client(&self, metadata: &Metadata) -> Result<Client, Doubt> {
         let secret = self.config.client_secret.as_ref().map(|secret| ClientSecret::new(secret.expose().to_owned()));
-        for url in [Some(metadata.authorization_endpoint().url()), metadata.token_endpoint().map(|url| url.url())]
+        for url in [Some(metadata.authorization_endpoint().url()), metadata.token_endpoint().map(TokenUrl::url)]
             .into_iter()
-            .chain([Some(metadata.jwks_uri().url()), metadata.userinfo_endpoint().map(|url| url.url())])
+            .chain([Some(metadata.jwks_uri().url()), metadata.userinfo_endpoint().map(UserInfoUrl::url)])
             .flatten()
         {
             let same = url.scheme() == "https" || url.scheme() == self.issuer.url().scheme();
