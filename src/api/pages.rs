@@ -174,12 +174,11 @@ impl Pages {
     }
 }
 
-/// Sends a browser elsewhere.
+/// Sends a browser elsewhere: to log in, as the specification has it; or wherever it goes by GET, whatever it came by.
 pub(super) fn away(url: &str, cookies: &[Cookie]) -> Response<Body> {
     let Ok(location) = HeaderValue::from_str(url) else { return respond::internal() };
     let mut response = Response::new(Body::empty());
-    // Whatever it came by, it goes on by GET.
-    *response.status_mut() = StatusCode::SEE_OTHER;
+    *response.status_mut() = if cookies.is_empty() { StatusCode::SEE_OTHER } else { StatusCode::FOUND };
     response.headers_mut().insert(header::LOCATION, location);
     finish(response, "default-src 'none'; frame-ancestors 'none'", cookies)
 }

@@ -201,7 +201,7 @@ each_backend! {
         }).await;
         let browser = Browser::of(&server);
         for _ in 0..2 {
-            assert_eq!(browser.asks(reqwest::Method::GET, &login_url("house", APP), None).await.status, 303);
+            assert_eq!(browser.asks(reqwest::Method::GET, &login_url("house", APP), None).await.status, 302);
         }
         browser.asks(reqwest::Method::GET, &login_url("house", APP), None).await.says(429, "Too many requests");
     }
