@@ -21,7 +21,7 @@ fn section<S: DeserializeOwned>() -> Section {
     Section { keys: field_names::<S>(), takes: |table| table.try_into::<S>().map(drop).map_err(|e| e.message().into()) }
 }
 
-fn sections() -> [Section; 16] {
+fn sections() -> [Section; 17] {
     [
         section::<Server>(),
         section::<Database>(),
