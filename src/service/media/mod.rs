@@ -287,6 +287,7 @@ fn taken() -> Error {
     Error::new(Kind::CannotOverwriteMedia, "Something was uploaded to this id already")
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "errors are mapped by it")]
 fn no_room(e: std::io::Error) -> Error {
     tracing::error!(error = %e, "an upload can't be written to disk");
     Error::unavailable("The server has no room for the upload: try again later")

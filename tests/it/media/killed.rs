@@ -77,7 +77,7 @@ impl Drop for S3 {
 /// Different for each number.
 fn content(number: u32) -> Vec<u8> {
     // Every fifth goes up in parts.
-    let size = if number % 5 == 0 { 17 << 20 } else { 10_000 };
+    let size = if number.is_multiple_of(5) { 17 << 20 } else { 10_000 };
     number.to_le_bytes().repeat(size / 4)
 }
 

@@ -9,7 +9,7 @@ use aws_sdk_s3::{
         retry::RetryConfig, timeout::TimeoutConfig,
     },
     error::SdkError,
-    operation::get_object::GetObjectOutput,
+    operation::get_object::{GetObjectError, GetObjectOutput},
     primitives::{ByteStream, Length},
     types::{CompletedMultipartUpload, CompletedPart},
 };
@@ -128,7 +128,7 @@ impl Store for Bucket {
             let get = get.range(format!("bytes={}-{}", part.start, part.end - 1));
             match get.send().await {
                 Ok(found) => Ok(pieces(found)),
-                Err(e) if e.as_service_error().is_some_and(|e| e.is_no_such_key()) => {
+                Err(e) if e.as_service_error().is_some_and(GetObjectError::is_no_such_key) => {
                     Err(Failure::Missing(key.to_owned()))
                 }
                 Err(e) => Err(failure(e)),
@@ -179,6 +179,7 @@ fn signed(bytes: u64) -> i64 {
 }
 
 /// The innermost reason, which is the one that says something.
+#[allow(clippy::needless_pass_by_value, reason = "errors are mapped by it")]
 fn failure<E: StdError + 'static, R: std::fmt::Debug>(error: SdkError<E, R>) -> Failure {
     let what = match &error {
         SdkError::ServiceError(_) => "the bucket refused",
