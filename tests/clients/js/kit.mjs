@@ -1,10 +1,9 @@
-// What the stories share: people who are logged in, waiting for what they are to see, and saying how it went.
-//
-// A story says one check a line on stdout ("@ ok …" or "@ failed …").
-import { createInterface } from "node:readline";
-import { isDeepStrictEqual } from "node:util";
+// What the stories share: people who are logged in, and waiting for what they are to see.
 import * as sdk from "matrix-js-sdk";
 import { logger } from "matrix-js-sdk/lib/logger.js";
+import { equal } from "../telling.mjs";
+
+export * from "../telling.mjs";
 
 logger.setLevel?.("silent");
 export const baseUrl = process.env.BASE_URL;
@@ -13,33 +12,6 @@ export const password = "a password that is long enough";
 export const LIMIT = 30_000;
 // The SDK asks a lost server again every 5 to 10 seconds.
 export const RECONNECT_LIMIT = 60_000;
-
-export const say = (line) => process.stdout.write(`@ ${line}\n`);
-const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-export const heard = async (word) => {
-    const { value } = await lines.next();
-    if (value !== word) throw new Error(`expected '${word}' from the runner, got '${value}'`);
-};
-
-export async function check(what, action) {
-    try {
-        const result = await action();
-        say(`ok ${what}`);
-        return result;
-    } catch (error) {
-        say(`failed ${what}: ${String(error?.message ?? error).replaceAll("\n", " ")}`);
-        throw error;
-    }
-}
-
-/** Equal as JSON, in which the order of keys says nothing. */
-export function equal(actual, expected, what = "value") {
-    const [a, b] = [actual, expected].map((value) => JSON.stringify(value ?? null));
-    if (!isDeepStrictEqual(JSON.parse(a), JSON.parse(b))) throw new Error(`${what}: ${a} instead of ${b}`);
-}
-
-/** The errcode with which something is refused; nothing if it isn't. */
-export const refusal = (promise) => promise.then(() => null, (error) => error.errcode ?? String(error));
 
 /** Resolves once `probe` gives something truthy: looks now and after each of the client's events. */
 export function until(client, what, probe, limit = LIMIT) {
