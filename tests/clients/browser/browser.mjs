@@ -40,7 +40,7 @@ export async function inBrowser(what, options = {}) {
         dialog.dismiss();
     });
     try {
-        const result = await what(await context.newPage(), context, troubles);
+        const result = await what(await context.newPage(), context);
         equal(troubles, [], "what went wrong in the browser");
         return result;
     } finally {

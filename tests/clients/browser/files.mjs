@@ -1,7 +1,7 @@
 // Files that mean harm, opened in a browser as themselves: nothing in them runs.
 import { check, equal } from "../telling.mjs";
 import { app, server, stranger } from "./places.mjs";
-import { loginByPassword, visits } from "./app.mjs";
+import { register, visits } from "./app.mjs";
 import { inBrowser } from "./browser.mjs";
 import { around } from "./framed.mjs";
 
@@ -32,7 +32,7 @@ const HOSTILE = [
 export async function files() {
     const probe = await fetch(`${server}/_matrix/media/v3/upload`, { method: "POST" });
     if (probe.status === 404) return;
-    const owner = await loginByPassword("lena");
+    const owner = await register("otto");
     const upload = async (type, content) => {
         const blob = new Blob([content], { type });
         return (await owner.uploadContent(blob, { type, name: "a\"<script>.html" })).content_uri;

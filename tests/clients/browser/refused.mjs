@@ -5,17 +5,17 @@ import { inBrowser, isBack, logInThere, says } from "./browser.mjs";
 import { moon, server, sun } from "./places.mjs";
 
 /** Keeps a login from going back to the server, and tells by which URL it would have. */
-async function caught(page, login) {
-    const callback = `${server}/_hearth/sso/callback/**`;
-    const urls = [];
-    await page.route(callback, (route) => {
-        urls.push(route.request().url());
-        return route.fulfill({ contentType: "text/html", body: "<!doctype html><title>Held</title>" });
-    });
-    await login();
-    await page.waitForURL(callback);
-    await page.unroute(callback);
-    return urls[0];
+async function caught(page, context, login) {
+    // Routes of the driver are not asked about where a page is sent on to.
+    const network = await context.newCDPSession(page);
+    await network.send("Fetch.enable", { patterns: [{ urlPattern: `${server}/_hearth/sso/callback/*` }] });
+    const held = new Promise((resolve) => network.once("Fetch.requestPaused", resolve));
+    const went = login().catch(() => {});
+    const { requestId, request } = await held;
+    await network.send("Fetch.failRequest", { requestId, errorReason: "Aborted" });
+    await network.detach();
+    await went;
+    return request.url;
 }
 
 const begin = async (page) => {
@@ -31,8 +31,8 @@ export async function refused() {
         await says(page, "Sun & Sons did not log you in");
         equal([page.url().includes("loginToken"), visits.length - before], [false, 0]);
     }));
-    await check("a way back is good for once", () => inBrowser(async (page) => {
-        const callback = await caught(page, () => begin(page));
+    await check("a way back is good for once", () => inBrowser(async (page, context) => {
+        const callback = await caught(page, context, () => begin(page));
         await page.goto(callback);
         await isBack(page);
         const alice = await session(page);
@@ -40,8 +40,8 @@ export async function refused() {
         await says(page, "This took too long, or is done already");
         equal((await alice.whoami()).user_id, "@alice:localhost", "the session that began by it");
     }));
-    await check("nobody goes on with another's login", () => inBrowser(async (page) => {
-        const callback = await caught(page, () => begin(page));
+    await check("nobody goes on with another's login", () => inBrowser(async (page, context) => {
+        const callback = await caught(page, context, () => begin(page));
         await inBrowser(async (other) => {
             equal((await other.goto(callback)).status(), 403);
             await says(other, "This began in another browser");
@@ -49,12 +49,12 @@ export async function refused() {
         await page.goto(callback);
         await isBack(page);
     }));
-    await check("the answer to one provider's login is not taken for another's", () => inBrowser(async (page) => {
-        const callback = await caught(page, () => begin(page));
+    await check("the answer to one provider's login is not taken for another's", () => inBrowser(async (page, context) => {
+        const callback = await caught(page, context, () => begin(page));
         equal((await page.goto(callback.replace("/callback/sun", "/callback/moon"))).status(), 403);
         await says(page, "The answer of Moon is not believed");
         // The provider knows them by now, and asks nothing.
-        const again = await caught(page, () => page.goto(loginUrl("sun")));
+        const again = await caught(page, context, () => page.goto(loginUrl("sun")));
         equal((await page.goto(again.replace(encodeURIComponent(sun), encodeURIComponent(moon)))).status(), 403);
         await says(page, "The answer of Sun & Sons is not believed");
     }));

@@ -4,7 +4,7 @@ import { check, equal, heard, refusal, say } from "../telling.mjs";
 import { loginByPassword, loginUrl, myDevices, session } from "./app.mjs";
 import { inBrowser, isBack, logInThere, says, text } from "./browser.mjs";
 import { logIn } from "./logins.mjs";
-import { moon, server, sun } from "./places.mjs";
+import { app, moon, server, sun } from "./places.mjs";
 
 export async function sessions() {
     await check("who logs out at the provider is logged out of what began there, and of nothing else", () => inBrowser(async (page) => {
@@ -63,7 +63,8 @@ async function confirmed() {
         equal((await deletes(alice, alice.getDeviceId(), auth)).httpStatus, 401, "what was confirmed before");
     }));
     await check("nobody else confirms it", () => inBrowser(async (page) => {
-        const alice = await logIn(page, "sun", "alice");
+        const alice = await inBrowser((other) => logIn(other, "sun", "alice"));
+        await page.goto(app);
         const asked = await deletes(alice, alice.getDeviceId());
         const popup = await confirms(page, alice, asked, "mallory");
         await says(popup, "This is not @alice:localhost");
