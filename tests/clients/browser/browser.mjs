@@ -28,11 +28,14 @@ export async function inBrowser(what, options = {}) {
     context.setDefaultTimeout(LIMIT);
     const troubles = [];
     const isOurs = (url) => [server, front].some((place) => url.startsWith(place));
-    // A page that a policy keeps from something says so there.
+    // A page that a policy keeps from something says so there; not trouble is that a page is an error by its status, nor
+    // that policies have words in them for other browsers.
+    const isKnown = /^Failed to load resource|has been removed from the specification/;
     context.on("console", (message) => {
         const { url } = message.location();
-        const isTrouble = message.type() === "error" && !message.text().startsWith("Failed to load resource");
-        if (isTrouble && isOurs(url)) troubles.push(`${url}: ${message.text()}`);
+        if (message.type() === "error" && isOurs(url) && !isKnown.test(message.text())) {
+            troubles.push(`${url}: ${message.text()}`);
+        }
     });
     context.on("weberror", (error) => troubles.push(String(error.error())));
     context.on("dialog", (dialog) => {
@@ -74,6 +77,12 @@ export async function logInThere(page, name) {
     if (new URL(page.url()).pathname.startsWith("/interaction/")) {
         await leaves(page, () => page.getByRole("button", { name: "Continue" }).click());
     }
+}
+
+export async function logOutThere(page, provider) {
+    await page.goto(`${provider}/session/end`);
+    await page.getByRole("button", { name: "Yes, sign me out" }).click();
+    await page.waitForURL(/session\/end\/success/);
 }
 
 /** Waits until the window shows another page. */

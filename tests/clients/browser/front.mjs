@@ -8,7 +8,7 @@ import { join } from "node:path";
 import tls from "node:tls";
 import { check, equal, refusal } from "../telling.mjs";
 import { loginUrl, session, tradeToken } from "./app.mjs";
-import { inBrowser, isBack, logInThere, says } from "./browser.mjs";
+import { inBrowser, isBack, logInThere, logOutThere, says } from "./browser.mjs";
 import { front, server, sun } from "./places.mjs";
 
 /** A certificate that only this process believes, and a browser that is told to. */
@@ -77,9 +77,7 @@ export async function behindFront() {
         await logInThere(page, "frank");
         await isBack(page);
         const ended = await session(page, front);
-        await page.goto(`${sun}/session/end`);
-        await page.getByRole("button", { name: "Yes, sign me out" }).click();
-        await page.waitForURL(/session\/end\/success/);
+        await logOutThere(page, sun);
         equal(await refusal(ended.whoami()), "M_UNKNOWN_TOKEN");
     }));
 }

@@ -1,8 +1,8 @@
 // People log in: for the first time and again, at two providers, and to the account that they had.
-import { check, equal } from "../telling.mjs";
+import { check, equal, refusal } from "../telling.mjs";
 import { loginByPassword, loginFlows, loginUrl, myDevices, password, register, session, tradeToken, visits } from "./app.mjs";
-import { inBrowser, isBack, logInThere, press, says, text } from "./browser.mjs";
-import { app, stranger } from "./places.mjs";
+import { inBrowser, isBack, logInThere, logOutThere, press, says, text } from "./browser.mjs";
+import { app, moon, stranger } from "./places.mjs";
 import { MARKUP } from "./providers.mjs";
 
 /** Goes to a provider from the app, logs in there, and comes back to the app. */
@@ -78,32 +78,9 @@ export async function logins() {
         await isBack(page);
         equal((await session(page)).getUserId(), "@alice.moon:localhost");
     }));
-    await linked();
-    await asked();
-    await check("what a provider says of people is text, and nothing runs", () => inBrowser(async (page) => {
-        await page.goto(loginUrl("sun", stranger));
-        await logInThere(page, "mallory");
-        await says(page, "Choose your name");
-        equal((await text(page)).includes(`Welcome, ${MARKUP}.`), true, "the name is shown as it is");
-        equal(await page.locator("script, img").count(), 0, "elements that are none of ours");
-        const name = page.getByLabel("User name").first();
-        await name.fill(`"><img src=x onerror="window.ran = 1">`);
-        await name.press("Enter");
-        await page.getByRole("alert").waitFor();
-        await says(page, "Choose your name");
-        equal(await name.inputValue(), `"><img src=x onerror="window.ran = 1">`, "what was typed");
-        equal(await page.locator("script, img").count(), 0, "elements that are none of ours");
-        await name.fill("mallory");
-        await name.press("Enter");
-        await says(page, "Do you know this app?");
-        await page.getByRole("button", { name: "Continue" }).click();
-        await isBack(page, stranger);
-        const mallory = await session(page);
-        equal((await mallory.getProfileInfo(mallory.getUserId())).displayname, MARKUP);
-    }));
 }
 
-async function linked() {
+export async function linked() {
     const lena = await register("lena");
     await check("somebody links the account that they had by its password", () => inBrowser(async (page) => {
         await page.goto(loginUrl("moon"));
@@ -126,10 +103,16 @@ async function linked() {
         equal([byMoon, byPassword].map((client) => client.getUserId()), [lena.getUserId(), lena.getUserId()]);
         equal((await myDevices(lena)).includes(byMoon.getDeviceId()), true, "the device");
     }));
+    await check("a provider that names no session ends all that began there", () => inBrowser(async (page) => {
+        const ended = [await inBrowser((other) => logIn(other, "moon", "lena")), await logIn(page, "moon", "lena")];
+        await logOutThere(page, moon);
+        equal(await Promise.all(ended.map((client) => refusal(client.whoami()))), ["M_UNKNOWN_TOKEN", "M_UNKNOWN_TOKEN"]);
+        equal((await lena.whoami()).user_id, lena.getUserId(), "what began by the password");
+    }));
 }
 
 /** An app that the operator does not know. */
-async function asked() {
+export async function strange() {
     const came = () => visits.filter((url) => url.startsWith("/app")).length;
     await check("who comes from an app that nobody knows is asked about it, and may say no", () => inBrowser(async (page) => {
         const before = came();
@@ -159,5 +142,29 @@ async function asked() {
             equal(answer.status(), 400, bad);
             await says(page, "Nobody is sent there from here");
         }
+    }));
+}
+
+export async function marked() {
+    await check("what a provider says of people is text, and nothing runs", () => inBrowser(async (page) => {
+        await page.goto(loginUrl("sun", stranger));
+        await logInThere(page, "mallory");
+        await says(page, "Choose your name");
+        equal((await text(page)).includes(`Welcome, ${MARKUP}.`), true, "the name is shown as it is");
+        equal(await page.locator("script, img").count(), 0, "elements that are none of ours");
+        const name = page.getByLabel("User name").first();
+        await name.fill(`"><img src=x onerror="window.ran = 1">`);
+        await name.press("Enter");
+        await page.getByRole("alert").waitFor();
+        await says(page, "Choose your name");
+        equal(await name.inputValue(), `"><img src=x onerror="window.ran = 1">`, "what was typed");
+        equal(await page.locator("script, img").count(), 0, "elements that are none of ours");
+        await name.fill("mallory");
+        await name.press("Enter");
+        await says(page, "Do you know this app?");
+        await page.getByRole("button", { name: "Continue" }).click();
+        await isBack(page, stranger);
+        const mallory = await session(page);
+        equal((await mallory.getProfileInfo(mallory.getUserId())).displayname, MARKUP);
     }));
 }

@@ -1,40 +1,25 @@
 // What becomes of sessions that began at a provider: they end with that of the provider, and go on past a restart of the
 // server; and what takes a proof of who one is, is proved there.
 import { check, equal, heard, refusal, say } from "../telling.mjs";
-import { loginByPassword, loginUrl, myDevices, session } from "./app.mjs";
-import { inBrowser, isBack, logInThere, says, text } from "./browser.mjs";
+import { loginUrl, myDevices, session } from "./app.mjs";
+import { inBrowser, isBack, logInThere, logOutThere, says, text } from "./browser.mjs";
 import { logIn } from "./logins.mjs";
-import { app, moon, server, sun } from "./places.mjs";
+import { app, server, sun } from "./places.mjs";
 
-export async function sessions() {
+export async function loggedOut() {
     await check("who logs out at the provider is logged out of what began there, and of nothing else", () => inBrowser(async (page) => {
         const ended = await logIn(page, "sun", "alice");
         const elsewhere = await inBrowser((other) => logIn(other, "sun", "alice"));
         const somebodyElse = await inBrowser((other) => logIn(other, "moon", "bob"));
-        await leaveProvider(page, sun);
+        await logOutThere(page, sun);
         equal(await refusal(ended.whoami()), "M_UNKNOWN_TOKEN", "the session");
         equal((await elsewhere.whoami()).device_id, elsewhere.getDeviceId(), "what began in another browser");
         equal((await somebodyElse.whoami()).user_id, "@bob:localhost", "somebody else");
         equal((await myDevices(elsewhere)).includes(ended.getDeviceId()), false, "the device is listed");
     }));
-    await check("a provider that names nobody's session ends all of theirs", () => inBrowser(async (page) => {
-        const byPassword = await loginByPassword("lena");
-        const ended = [await logIn(page, "moon", "lena"), await inBrowser((other) => logIn(other, "moon", "lena"))];
-        await leaveProvider(page, moon);
-        equal(await Promise.all(ended.map((client) => refusal(client.whoami()))), ["M_UNKNOWN_TOKEN", "M_UNKNOWN_TOKEN"]);
-        equal((await byPassword.whoami()).user_id, "@lena:localhost", "what began by the password");
-    }));
-    await confirmed();
-    await restarted();
 }
 
-async function leaveProvider(page, provider) {
-    await page.goto(`${provider}/session/end`);
-    await page.getByRole("button", { name: "Yes, sign me out" }).click();
-    await page.waitForURL(/session\/end\/success/);
-}
-
-async function confirmed() {
+export async function confirmed() {
     const deletes = (client, device, auth) => client.deleteDevice(device, auth).then(() => null, (error) => error);
     /** Opens the page of the server in a window of its own, as an app does, and logs in there. */
     const confirms = async (page, client, asked, name) => {
@@ -73,7 +58,7 @@ async function confirmed() {
     }));
 }
 
-async function restarted() {
+export async function restarted() {
     await check("a login goes on where the server was started anew meanwhile", () => inBrowser(async (page) => {
         await page.goto(loginUrl("moon"));
         say("stop");

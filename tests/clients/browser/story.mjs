@@ -4,16 +4,19 @@ import { startBrowser, stopBrowser } from "./browser.mjs";
 import { files } from "./files.mjs";
 import { framed } from "./framed.mjs";
 import { behindFront, startFront } from "./front.mjs";
-import { logins } from "./logins.mjs";
+import { linked, logins, marked, strange } from "./logins.mjs";
 import { startProviders } from "./providers.mjs";
 import { refused, slow } from "./refused.mjs";
-import { sessions } from "./sessions.mjs";
+import { confirmed, loggedOut, restarted } from "./sessions.mjs";
 
 await Promise.all([startProviders(), startApp(), startFront(), startBrowser()]);
 // It takes half a minute of waiting, during which the others are told.
 const stillSlow = await slow();
 let failed = false;
-for (const story of [logins, refused, behindFront, framed, files, sessions, stillSlow]) {
+const stories = [
+    logins, linked, strange, marked, refused, behindFront, framed, files, loggedOut, confirmed, restarted, stillSlow,
+];
+for (const story of stories) {
     await story().catch((error) => {
         console.error(error);
         failed = true;
