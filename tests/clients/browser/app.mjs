@@ -7,13 +7,14 @@ import { app, server } from "./places.mjs";
 
 logger.setLevel?.("silent");
 export const password = "a password that is long enough";
+export const PIXEL = Buffer.from("R0lGODlhAQABAIAAAP///wAAACH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==", "base64");
 /** The URLs that anybody asked of the app, without its host. */
 export const visits = [];
 
 const PAGE = `<!doctype html><title>The app</title><h1>The app</h1><script>
     // The parts of an app that a page of the server could meet: a window of its own, and what that says.
     function confirmIn(url) {
-        window.told = new Promise((resolve) => addEventListener("message", (event) => resolve([event.data, event.origin])));
+        addEventListener("message", (event) => { window.told = [event.data, event.origin]; });
         window.open(url);
     }
 </script>`;
@@ -24,8 +25,9 @@ export async function startApp() {
         const url = new URL(request.url, app);
         response.setHeader("Content-Type", "text/html");
         if (url.pathname === "/app") response.end(PAGE);
+        else if (url.pathname === "/picture") response.setHeader("Content-Type", "image/gif").end(PIXEL);
         // A page of a stranger with something of ours in it.
-        else if (url.pathname === "/around") response.end(`<!doctype html><title>Around</title>${url.searchParams.get("it")}`);
+        else if (url.pathname === "/around") response.end(`<!doctype html><title>Hi</title>${url.searchParams.get("it")}`);
         else response.writeHead(404).end();
     });
     await new Promise((resolve) => web.listen(new URL(app).port, "127.0.0.1", resolve));

@@ -1,9 +1,9 @@
 // Files that mean harm, opened in a browser as themselves: nothing in them runs.
 import { check, equal } from "../telling.mjs";
-import { app, server, stranger } from "./places.mjs";
-import { register, visits } from "./app.mjs";
+import { PIXEL, register, visits } from "./app.mjs";
 import { inBrowser } from "./browser.mjs";
 import { around } from "./framed.mjs";
+import { app, server, stranger } from "./places.mjs";
 
 /** Says that it ran, in each way that somebody could hear. */
 const RUN = `window.ran = 1; alert(1); fetch("${app}?ran"); new Image().src = "${app}?ran"; top.location = "${app}?ran";`;
@@ -13,15 +13,15 @@ const PDF = `%PDF-1.4
 3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]>>endobj
 trailer<</Root 1 0 R>>`;
 const HTML = `<!doctype html><script>${RUN}</script>`;
+const XHTML = `<html xmlns="http://www.w3.org/1999/xhtml"><script>${RUN}</script></html>`;
 const SVG = `<svg xmlns="http://www.w3.org/2000/svg" onload="${RUN.replaceAll(`"`, "'")}"><script>${RUN}</script></svg>`;
 // A picture for who looks at its first bytes, and an assignment for who runs it.
 const POLYGLOT = `GIF89a/*\x01\x00\x01\x00*/=1;${RUN}`;
-const PIXEL = Buffer.from("R0lGODlhAQABAIAAAP///wAAACH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==", "base64");
 
 const HOSTILE = [
     ["an SVG with a script", "image/svg+xml", SVG],
     ["a page", "text/html", HTML],
-    ["an XHTML page", "application/xhtml+xml", HTML.replace("<!doctype html>", `<html xmlns="http://www.w3.org/1999/xhtml">`) + "</html>"],
+    ["an XHTML page", "application/xhtml+xml", XHTML],
     ["a PDF", "application/pdf", PDF],
     ["a page that calls itself a picture", "image/png", HTML],
     ["a picture that is a script, too", "image/gif", POLYGLOT],
@@ -29,8 +29,6 @@ const HOSTILE = [
 ];
 
 export async function files() {
-    const probe = await fetch(`${server}/_matrix/media/v3/upload`, { method: "POST" });
-    if (probe.status === 404) return;
     const owner = await register("otto");
     const upload = async (type, content) => {
         const blob = new Blob([content], { type });

@@ -1,6 +1,8 @@
 // People log in: for the first time and again, at two providers, and to the account that they had.
 import { check, equal, refusal } from "../telling.mjs";
-import { loginByPassword, loginFlows, loginUrl, myDevices, password, register, session, tradeToken, visits } from "./app.mjs";
+import {
+    PIXEL, loginByPassword, loginFlows, loginUrl, myDevices, password, register, session, tradeToken, visits,
+} from "./app.mjs";
 import { inBrowser, isBack, logInThere, logOutThere, press, says, text } from "./browser.mjs";
 import { app, moon, stranger } from "./places.mjs";
 import { MARKUP } from "./providers.mjs";
@@ -13,8 +15,15 @@ export async function logIn(page, provider, name, back = app) {
     return session(page);
 }
 
+/** What a file has in it, for who is logged in. */
+async function content(client, uri) {
+    const url = client.mxcUrlToHttp(uri, undefined, undefined, undefined, false, true, true);
+    const answer = await fetch(url, { headers: { authorization: `Bearer ${client.getAccessToken()}` } });
+    return Buffer.from(await answer.arrayBuffer()).toString("base64");
+}
+
 export async function logins() {
-    const first = await check("somebody logs in for the first time, and chooses a name by the keyboard", () => inBrowser(async (page) => {
+    const first = await check("somebody logs in, and chooses a name by the keyboard", () => inBrowser(async (page) => {
         await page.goto(loginUrl("sun"));
         await logInThere(page, "alice");
         await says(page, "Choose your name");
@@ -32,8 +41,10 @@ export async function logins() {
         await isBack(page);
         return session(page);
     }));
-    await check("their name is what the provider says, and they can talk", async () => {
-        equal((await first.getProfileInfo(first.getUserId())).displayname, "alice of the sun");
+    await check("their name and picture are what the provider says, and they can talk", async () => {
+        const { displayname, avatar_url: avatar } = await first.getProfileInfo(first.getUserId());
+        equal(displayname, "alice of the sun");
+        equal(await content(first, avatar), PIXEL.toString("base64"), "the picture");
         const { room_id: roomId } = await first.createRoom({ preset: "private_chat" });
         await first.sendTextMessage(roomId, "Here I am");
         const { chunk } = await first.createMessagesRequest(roomId, null, 1, "b");
@@ -114,7 +125,7 @@ export async function linked() {
 /** An app that the operator does not know. */
 export async function strange() {
     const came = () => visits.filter((url) => url.startsWith("/app")).length;
-    await check("who comes from an app that nobody knows is asked about it, and may say no", () => inBrowser(async (page) => {
+    await check("who comes from an app that nobody knows may say no to it", () => inBrowser(async (page) => {
         const before = came();
         await page.goto(loginUrl("sun", stranger));
         await logInThere(page, "alice");
@@ -137,7 +148,8 @@ export async function strange() {
         equal((await session(page)).getUserId(), "@alice:localhost");
     }));
     await check("nobody is sent to what is no place", () => inBrowser(async (page) => {
-        for (const bad of ["javascript:alert(1)//", "data:text/html,<script>alert(1)</script>", "", `${app.replace("//", "//who:what@")}`]) {
+        const lie = app.replace("//", "//who:what@");
+        for (const bad of ["javascript:alert(1)//", "data:text/html,<script>alert(1)</script>", "", lie]) {
             const answer = await page.goto(loginUrl("sun", bad));
             equal(answer.status(), 400, bad);
             await says(page, "Nobody is sent there from here");
@@ -165,6 +177,7 @@ export async function marked() {
         await page.getByRole("button", { name: "Continue" }).click();
         await isBack(page, stranger);
         const mallory = await session(page);
-        equal((await mallory.getProfileInfo(mallory.getUserId())).displayname, MARKUP);
+        const { displayname, avatar_url: avatar } = await mallory.getProfileInfo(mallory.getUserId());
+        equal([displayname, avatar], [MARKUP, undefined], "name, and a picture that is none");
     }));
 }

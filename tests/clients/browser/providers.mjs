@@ -1,15 +1,16 @@
 // Two identity providers, with pages and people of their own.
 import { generateKeyPairSync } from "node:crypto";
 import Provider from "oidc-provider";
-import { front, moon, server, sun } from "./places.mjs";
+import { app, front, moon, server, sun } from "./places.mjs";
 
 export const MARKUP = `<script>window.ran = 1</script>"'><img src=x onerror="window.ran = 1">{{ 7 * 7 }}`;
 
-/** Everybody is called what they type when they log in, at both of them; one person has no good name. */
+/** Everybody is called what they type when they log in, at both of them; one person means harm by what they say. */
 const about = (login, where) => ({
     sub: login,
     name: login === "mallory" ? MARKUP : `${login} of the ${where}`,
     preferred_username: login === "mallory" ? `"><script>window.ran = 1</script>` : login,
+    picture: login === "mallory" ? app : `${new URL("/picture", app)}`,
     email: `${login}@${where}.example`, email_verified: true,
 });
 
@@ -24,7 +25,9 @@ async function start(where, issuer, key, clients, more = {}) {
     const provider = new Provider(issuer, {
         clients,
         jwks: { keys: [{ ...key.privateKey.export({ format: "jwk" }), use: "sig", kid: where }] },
-        claims: { openid: ["sub"], profile: ["name", "preferred_username"], email: ["email", "email_verified"] },
+        claims: {
+            openid: ["sub"], profile: ["name", "preferred_username", "picture"], email: ["email", "email_verified"],
+        },
         findAccount: (_, login) => ({ accountId: login, claims: () => about(login, where) }),
         features: { backchannelLogout: { enabled: true } },
         // Cookies know nothing of ports.

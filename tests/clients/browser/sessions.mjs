@@ -7,7 +7,7 @@ import { logIn } from "./logins.mjs";
 import { app, server, sun } from "./places.mjs";
 
 export async function loggedOut() {
-    await check("who logs out at the provider is logged out of what began there, and of nothing else", () => inBrowser(async (page) => {
+    await check("who logs out at the provider is logged out of what began there", () => inBrowser(async (page) => {
         const ended = await logIn(page, "sun", "alice");
         const elsewhere = await inBrowser((other) => logIn(other, "sun", "alice"));
         const somebodyElse = await inBrowser((other) => logIn(other, "moon", "bob"));
@@ -24,7 +24,9 @@ export async function confirmed() {
     /** Opens the page of the server in a window of its own, as an app does, and logs in there. */
     const confirms = async (page, client, asked, name) => {
         const url = client.getFallbackAuthUrl("m.login.sso", asked.data.session);
-        const [popup] = await Promise.all([page.waitForEvent("popup"), page.evaluate((url) => window.confirmIn(url), url)]);
+        const opened = page.waitForEvent("popup");
+        await page.evaluate((url) => window.confirmIn(url), url);
+        const popup = await opened;
         await says(popup, "Confirm that it is you");
         equal((await text(popup)).includes("log out devices"), true, "the page says what is about to happen");
         await popup.getByRole("link", { name: "Confirm with Sun & Sons" }).click();
@@ -40,7 +42,8 @@ export async function confirmed() {
         equal((await deletes(alice, lost.getDeviceId(), auth)).httpStatus, 401, "what nobody has confirmed");
 
         const popup = await confirms(page, alice, asked, "alice");
-        equal(await page.evaluate(() => window.told), ["authDone", server], "what the app is told");
+        const told = await page.waitForFunction(() => window.told);
+        equal(await told.jsonValue(), ["authDone", server], "what the app is told");
         await says(popup, "Thank you");
         equal((await lost.whoami()).device_id, lost.getDeviceId(), "the device until the app asks again");
         equal(await deletes(alice, lost.getDeviceId(), auth), null);
