@@ -147,6 +147,15 @@ export async function strange() {
         equal(new URL(page.url()).searchParams.get("room"), "1", "what was in the URL");
         equal((await session(page)).getUserId(), "@alice:localhost");
     }));
+    await check("who says yes comes to an app on the same machine", () => inBrowser(async (page) => {
+        await page.goto(loginUrl("sun", "element://vector/"));
+        await logInThere(page, "alice");
+        await says(page, "Do you know this app?");
+        equal((await text(page)).includes("element:"), true, "how it is called");
+        const sent = page.waitForRequest((request) => request.url().startsWith("element:"));
+        await page.getByRole("button", { name: "Continue" }).click();
+        equal((await sent).url().startsWith("element://vector/?loginToken="), true, "where to");
+    }));
     await check("nobody is sent to what is no place", () => inBrowser(async (page) => {
         const lie = app.replace("//", "//who:what@");
         for (const bad of ["javascript:alert(1)//", "data:text/html,<script>alert(1)</script>", "", lie]) {
