@@ -61,6 +61,16 @@ fn is_type(essence: &str) -> bool {
     essence.split_once('/').is_some_and(|(kind, name)| token(kind) && token(name))
 }
 
+/// What a browser is told that a file is: what its uploader said, unless a page could run it by naming it as its script.
+///
+/// <https://mimesniff.spec.whatwg.org/#javascript-mime-type>
+pub fn told_type(said: &str) -> &str {
+    let name = essence(said).to_ascii_lowercase();
+    let name = name.split_once('/').map_or("", |(_, name)| name);
+    let runs = |what: &str| name.strip_prefix("x-").unwrap_or(name).starts_with(what);
+    if ["javascript", "ecmascript", "jscript", "livescript"].into_iter().any(runs) { UNKNOWN_TYPE } else { said }
+}
+
 /// Whether a browser may show the file in its own window: both what its uploader said that it is and what its bytes say
 /// are harmless, and they don't contradict each other.
 pub fn is_inline(said: &str, sniffed: Sniffed<'_>) -> bool {
@@ -155,6 +165,25 @@ mod tests {
             ("", png),
         ] {
             assert!(!is_inline(said, sniffed), "{said} {sniffed:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_told_to_be_a_script() {
+        for script in [
+            "text/javascript",
+            "Application/JavaScript; charset=utf-8",
+            "application/x-javascript",
+            "text/javascript1.5",
+            "application/ecmascript",
+            "text/x-ecmascript",
+            "text/jscript",
+            "text/livescript",
+        ] {
+            assert_eq!(told_type(script), UNKNOWN_TYPE, "{script}");
+        }
+        for other in ["text/plain", "application/json", "text/x-script", "img/png", "application/wasm"] {
+            assert_eq!(told_type(other), other);
         }
     }
 

@@ -123,7 +123,7 @@ fn describe(all: &mut HeaderMap, shown: &Shown<'_>, etag: &str) {
     let Shown { content_type, sniffed, name, audience } = *shown;
     let content_type = headers::decent_type(Some(content_type));
     let inline = headers::is_inline(&content_type, Sniffed::named(sniffed));
-    all.insert(header::CONTENT_TYPE, value(&content_type));
+    all.insert(header::CONTENT_TYPE, value(headers::told_type(&content_type)));
     all.insert(header::CONTENT_DISPOSITION, value(&headers::disposition(inline, name)));
     all.insert(header::CONTENT_SECURITY_POLICY, POLICY);
     all.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
