@@ -21,9 +21,9 @@ export async function startBrowser() {
 export const stopBrowser = () => browser.close();
 
 /** Somebody's browser, in which nothing is open or remembered: as narrow as a small phone. */
-export async function inBrowser(what, options = {}) {
+export async function inBrowser(what) {
     const context = await browser.newContext({
-        viewport: { width: 360, height: 640 }, ignoreHTTPSErrors: true, ...options,
+        viewport: { width: 360, height: 640 }, ignoreHTTPSErrors: true,
     });
     context.setDefaultTimeout(LIMIT);
     const troubles = [];
