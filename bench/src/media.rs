@@ -60,7 +60,7 @@ pub async fn run(options: Options) -> Result<bool> {
         Backend::Postgres => Some(Postgres::start(&options.server.folder)?),
     };
     let mut server = Server::new(&options.server, folder.path(), postgres.as_ref())?;
-    server.set("CONDUIT_MAX_REQUEST_SIZE", (options.mib + 1) * MIB);
+    server.set("CONDUIT_MAX_REQUEST_SIZE", ((options.mib + 1) * MIB).to_string());
     if let Some(url) = &options.s3 {
         for (name, value) in bucket(url).context("the bucket is http://key:secret@host:port/name")? {
             server.set(name, value);
@@ -157,8 +157,9 @@ impl Files {
             Some(Ok(Frame::data(Bytes::from(piece))))
         });
         let request = self.request(Method::POST, "/_matrix/media/v3/upload")?;
-        let request =
-            request.header(header::CONTENT_LENGTH, bytes).body(BodyExt::boxed(StreamBody::new(stream::iter(pieces))))?;
+        let request = request
+            .header(header::CONTENT_LENGTH, bytes)
+            .body(BodyExt::boxed(StreamBody::new(stream::iter(pieces))))?;
         let answer = self.ask(request).await?.into_body().collect().await?.to_bytes();
         let answer: serde_json::Value = serde_json::from_slice(&answer)?;
         let uri = answer["content_uri"].as_str().and_then(|uri| uri.strip_prefix("mxc://"));

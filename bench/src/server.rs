@@ -83,8 +83,8 @@ impl Server {
     }
 
     /// Something that the next start is told.
-    pub fn set(&mut self, variable: &'static str, value: impl ToString) {
-        self.settings.push((variable, value.to_string()));
+    pub fn set(&mut self, variable: &'static str, value: impl Into<String>) {
+        self.settings.push((variable, value.into()));
     }
 
     pub fn url(&self) -> String {
