@@ -6,7 +6,7 @@ use axum::body::{Body, HttpBody as _};
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
 use hearth_core::{Error, Kind, Result};
-use http::{HeaderMap, header, request::Parts};
+use http::{HeaderMap, Method, header, request::Parts};
 use http_body_util::BodyExt as _;
 use ruma::api::{
     IncomingRequest, IncomingRequestExt as _,
@@ -53,6 +53,8 @@ pub struct Download<R> {
     pub body: R,
     /// What it says of the part that it wants, and of what it has.
     pub headers: HeaderMap,
+    /// It wants to know of the file, and not to have it.
+    pub head: bool,
 }
 
 /// A request whose sender is known and whose body is read: everything but its type.
@@ -103,8 +105,8 @@ impl<R: IncomingRequest> Upload<R> {
 
 impl<R: IncomingRequest> Download<R> {
     pub(super) fn from_call(call: Call) -> Result<Self> {
-        let headers = call.parts.headers.clone();
-        Ok(Self { body: parse(call)?, headers })
+        let (headers, head) = (call.parts.headers.clone(), call.parts.method == Method::HEAD);
+        Ok(Self { body: parse(call)?, headers, head })
     }
 }
 

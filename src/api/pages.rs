@@ -85,10 +85,10 @@ fn our_cookies(headers: &HeaderMap) -> Vec<Cookie> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let all = lines.flat_map(|line| line.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
     let ours = |name: &str| [true, false].iter().any(|secure| name.starts_with(cookie_prefix(*secure)));
-    all.filter(|(name, _)| ours(name))
-        .take(MOST_COOKIES)
-        .map(|(name, value)| Cookie { name: name.to_owned(), value: value.to_owned() })
-        .collect()
+    let ours: Vec<_> = all.filter(|(name, _)| ours(name)).collect();
+    // Browsers send the oldest first, and other pages can make a browser gather more of them than anybody needs.
+    let old = ours.len().saturating_sub(MOST_COOKIES);
+    ours.into_iter().skip(old).map(|(name, value)| Cookie { name: name.to_owned(), value: value.to_owned() }).collect()
 }
 
 /// A page that is to be shown.
@@ -263,5 +263,18 @@ mod tests {
         let found: Vec<_> = our_cookies(&headers).into_iter().map(|cookie| (cookie.name, cookie.value)).collect();
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(found, [pair("__Host-hearth-sso-1", "x"), pair("hearth-sso-2", "y=z")]);
+    }
+
+    #[test]
+    fn however_many_cookies_there_are_the_newest_count() {
+        let name = |n: usize| format!("{}{n}", cookie_prefix(false));
+        let line: Vec<String> = (0..200).map(|n| format!("{}=v", name(n))).collect();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::COOKIE, HeaderValue::from_str(&line.join("; ")).expect("a header"));
+        let found = our_cookies(&headers);
+        assert_eq!(found.len(), MOST_COOKIES);
+        assert!(
+            found.iter().any(|cookie| cookie.name == name(199)) && found.iter().all(|cookie| cookie.name != name(0))
+        );
     }
 }

@@ -174,6 +174,12 @@ impl MediaStore {
             self.retention.iter().all(|rule| rule.created.is_some() || rule.accessed.is_some()),
             "a rule of `media.retention` wants `created`, `accessed` or both",
         );
+        // When somebody looked is noted to the day.
+        let days = |age: Age| age.0 >= Duration::from_secs(2 * 24 * 60 * 60);
+        must(
+            self.retention.iter().filter_map(|rule| rule.accessed).all(days),
+            "`accessed` in `media.retention` is two days at least: 2d",
+        );
         faults
     }
 }

@@ -29,7 +29,8 @@ statements! {
     RESERVE = "INSERT INTO media (server_name, media_id, kind, user_id, created_ms, expires_ms, used_ms) \
         VALUES ($1, $2, 'local', $3, $4, $5, $4)";
     WAITS = "INSERT INTO media_totals (user_id, files, bytes, waiting) VALUES ($1, 0, 0, 1) \
-        ON CONFLICT (user_id) DO UPDATE SET waiting = media_totals.waiting + 1 RETURNING waiting";
+        ON CONFLICT (user_id) DO UPDATE SET waiting = media_totals.waiting + 1 WHERE media_totals.waiting < $2 \
+        RETURNING waiting";
     TOTAL = "SELECT files, bytes, waiting FROM media_totals WHERE user_id = $1";
     FIND = "SELECT m.user_id, m.expires_ms, m.content_type, m.file_name, f.file_key, f.sha256, f.bytes, f.sniffed, \
         m.used_ms FROM media m LEFT JOIN media_files f ON f.file_key = m.file_key \
@@ -184,10 +185,9 @@ impl Op for Reserve {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
         let Reservation { server_name, media_id, user_id, created_ms, expires_ms } = &self.new;
-        if total(tx, user_id).await?.waiting >= u64::from(self.most) {
+        if tx.query_opt(WAITS, args![user_id, i64::from(self.most)]).await?.is_none() {
             return Ok(false);
         }
-        tx.query_one(WAITS, args![user_id]).await?;
         tx.execute(RESERVE, args![server_name, media_id, user_id, *created_ms, *expires_ms]).await?;
         Ok(true)
     }

@@ -100,15 +100,21 @@ async fn file<R>(
         name: name.or(found.file_name.as_deref()),
         audience,
     };
-    send(api, &req.headers, &found.file, &shown).await
+    send(api, (&req.headers, req.head), &found.file, &shown).await
 }
 
 /// A file of the store, or what of it is asked for.
-async fn send(api: &Api, asked: &HeaderMap, file: &File, shown: &serve::Shown<'_>) -> Result<Response<Body>> {
+async fn send(
+    api: &Api,
+    (asked, head): (&HeaderMap, bool),
+    file: &File,
+    shown: &serve::Shown<'_>,
+) -> Result<Response<Body>> {
     let etag = serve::etag(&file.sha256);
     match serve::wanted(asked, &etag, file.bytes) {
         serve::Wanted::Nothing => Ok(serve::not_modified(shown, &etag)),
         serve::Wanted::Beyond => Ok(serve::beyond(file.bytes)),
+        serve::Wanted::Part(range) if head => Ok(serve::file(shown, &etag, file.bytes, range, Body::empty())),
         serve::Wanted::Part(range) => {
             let part = api.media.read(file, range.clone()).await?;
             let body = Body::from_stream(part.pieces.inspect_err(|e| {

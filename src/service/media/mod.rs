@@ -12,6 +12,7 @@ mod thumbnails;
 mod tidy;
 
 use std::{
+    collections::HashSet,
     path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
@@ -55,7 +56,7 @@ pub struct Media {
     rules: Rules,
     workshop: Workshop,
     /// What was looked at and is to be noted.
-    used: Mutex<Vec<String>>,
+    used: Mutex<HashSet<String>>,
 }
 
 /// How much of it there may be.
@@ -165,6 +166,7 @@ impl Media {
             None => return Err(not_reserved()),
             Some(media) if media.user_id.as_deref() != Some(user.as_str()) => return Err(not_yours()),
             Some(media) if media.file.is_some() => return Err(taken()),
+            Some(media) if media.expires_ms.is_some_and(|at| at <= self.clock.now_ms()) => return Err(not_reserved()),
             Some(_) => {}
         }
         self.take(media_id, Named::Reserved { user_id: user.to_string() }, about, body).await
@@ -190,11 +192,14 @@ impl Media {
         self.check_quota(user, about.bytes).await?;
         let mut spooled = self.spool(body).await?;
         let sha256 = spooled.end().await.map_err(no_room)?;
+        // Before the store gets it: there it would lie until it is found to stand for nothing.
+        self.check_quota(user, Some(spooled.bytes)).await?;
         let file_name = about.file_name.and_then(headers::decent_name);
         let content_type = headers::decent_type(about.content_type);
         let mut stored = self.storage.has_content(sha256).await?;
         for _ in 0..TRIES {
             let written = if stored { None } else { Some(self.write(&spooled).await?) };
+            let key = written.as_ref().map(|file| file.key.clone());
             let attach = Attach {
                 server_name: self.server_name.to_string(),
                 media_id: media_id.to_owned(),
@@ -205,14 +210,21 @@ impl Media {
                 at_ms: self.clock.now_ms(),
                 quota: self.rules.config.user_quota.filter(|_| user.is_some()),
             };
-            match self.storage.attach_media(attach).await? {
+            let refusal = match self.storage.attach_media(attach).await? {
                 Attached::Done => return Ok(()),
-                Attached::NotStored => stored = false,
-                Attached::NotReserved => return Err(not_reserved()),
-                Attached::NotYours => return Err(not_yours()),
-                Attached::Taken => return Err(taken()),
-                Attached::OverQuota => return Err(self.over_quota()),
+                Attached::NotStored => {
+                    stored = false;
+                    continue;
+                }
+                Attached::NotReserved => not_reserved(),
+                Attached::NotYours => not_yours(),
+                Attached::Taken => taken(),
+                Attached::OverQuota => self.over_quota(),
+            };
+            if let Some(key) = key {
+                self.storage.expect_file(&key, self.clock.now_ms()).await?;
             }
+            return Err(refusal);
         }
         Err(Error::unavailable("The upload could not be kept: try again"))
     }
@@ -291,4 +303,19 @@ fn taken() -> Error {
 fn no_room(e: std::io::Error) -> Error {
     tracing::error!(error = %e, "an upload can't be written to disk");
     Error::unavailable("The server has no room for the upload: try again later")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_id;
+
+    #[test]
+    fn cve_2021_41281_an_id_is_letters_digits_and_two_signs() {
+        for id in ["a", "A1-_", &"a".repeat(255)] {
+            assert!(is_id(id), "{id}");
+        }
+        for id in ["", ".", "..", "a/b", "a%2Fb", "a b", "\u{e9}", "a\0", &"a".repeat(256)] {
+            assert!(!is_id(id), "{id}");
+        }
+    }
 }

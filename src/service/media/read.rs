@@ -104,7 +104,7 @@ impl Media {
         let mut used = self.used();
         // What does not fit is noted when somebody looks again.
         if used.len() < MOST_USED {
-            used.push(media_id.to_owned());
+            used.insert(media_id.to_owned());
         }
     }
 }

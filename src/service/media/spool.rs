@@ -62,7 +62,12 @@ impl Spool {
             let changed = file.metadata().await.and_then(|about| about.modified());
             let age = changed.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
             if age.is_some_and(|age| age > ABANDONED) {
-                fs::remove_file(file.path()).await?;
+                // Another process may have been quicker.
+                if let Err(e) = fs::remove_file(file.path()).await
+                    && e.kind() != io::ErrorKind::NotFound
+                {
+                    return Err(e);
+                }
             }
         }
         Ok(())

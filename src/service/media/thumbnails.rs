@@ -16,7 +16,7 @@ use hearth_core::{
 };
 use hearth_storage::media::{Content, File, NewThumbnail, Thumbnail};
 use moka::future::Cache;
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use super::{Found, Media};
 
@@ -54,16 +54,24 @@ impl Workshop {
         }
     }
 
-    /// Takes its turn, then makes a thumbnail. Who gives up meanwhile doesn't make room for the next before it is done.
-    async fn make(&self, source: Bytes, wish: Wish) -> Result<std::result::Result<thumbnail::Thumbnail, Failure>> {
+    /// A turn: before it nothing of a picture is held, however many wait.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit> {
         let _place = self.queue()?;
+        Arc::clone(&self.hands).acquire_owned().await.map_err(closed)
+    }
+
+    /// Makes a thumbnail. Who gives up meanwhile doesn't make room for the next before it is done.
+    async fn make(
+        &self,
+        hand: OwnedSemaphorePermit,
+        source: Bytes,
+        wish: Wish,
+    ) -> Result<std::result::Result<thumbnail::Thumbnail, Failure>> {
         let bounds = self.bounds;
         let (width, height) = thumbnail::dimensions(&source).unwrap_or_default();
         // What is more is refused by its header.
         let wanted = units((u64::from(width) * u64::from(height)).min(bounds.pixels));
-        let closed = |_| Error::internal("nobody makes thumbnails any more");
         let pixels = Arc::clone(&self.pixels).acquire_many_owned(wanted).await.map_err(closed)?;
-        let hand = Arc::clone(&self.hands).acquire_owned().await.map_err(closed)?;
         let work = move || {
             let _held = (pixels, hand);
             thumbnail::make(&source, wish, &bounds)
@@ -86,6 +94,10 @@ impl Workshop {
         }
         Ok(place)
     }
+}
+
+fn closed(_: AcquireError) -> Error {
+    Error::internal("nobody makes thumbnails any more")
 }
 
 fn units(pixels: u64) -> u32 {
@@ -112,8 +124,9 @@ impl Media {
         if picture.bytes > self.workshop.bounds.bytes as u64 {
             return Ok(Err(Failure::TooLarge("bytes")));
         }
+        let hand = self.workshop.turn().await?;
         let source = self.read_all(picture).await?;
-        match self.workshop.make(source, wish).await? {
+        match self.workshop.make(hand, source, wish).await? {
             Ok(made) => Ok(Ok(Arc::new(self.keep_thumbnail(picture, variant, made).await?))),
             Err(failure) => {
                 tracing::debug!(error = %failure, "a file has no thumbnail");

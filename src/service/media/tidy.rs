@@ -1,6 +1,9 @@
 //! What is old goes, and what nothing stands for.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::{
+    collections::HashSet,
+    sync::{MutexGuard, PoisonError},
+};
 
 use hearth_core::Result;
 use hearth_storage::media::{Old, Since};
@@ -10,6 +13,8 @@ use crate::config::RetentionScope;
 
 /// The most URIs that one transaction forgets, or files that are removed before the database hears of it.
 const PIECE: u32 = 100;
+/// What could not be removed is tried again after so long.
+const AGAIN_MS: i64 = 60 * 60 * 1000;
 /// Pictures of pages are fetched anew after this time; the pages themselves sooner.
 const PREVIEWS_KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1000;
 
@@ -51,15 +56,22 @@ impl Media {
     async fn remove_unaccounted(&self) -> Result<()> {
         loop {
             let keys = self.storage.unaccounted_files(self.clock.now_ms(), PIECE).await?;
-            for key in &keys {
-                if let Err(e) = self.store.remove(key).await {
-                    tracing::warn!(error = %e, "files stay in the media store until it can be reached");
-                    return Ok(());
+            let all = keys.len();
+            let mut gone = Vec::new();
+            for key in keys {
+                match self.store.remove(&key).await {
+                    Ok(()) => gone.push(key),
+                    Err(e) => {
+                        tracing::warn!(key, error = %e, "a file stays in the media store for now");
+                        // One that can't be removed must not keep those behind it.
+                        self.storage.expect_file(&key, self.clock.now_ms() + AGAIN_MS).await?;
+                    }
                 }
             }
-            let last = keys.len() < PIECE as usize;
-            self.storage.files_gone(keys).await?;
-            if last {
+            // Where nothing went, the store is out of reach.
+            let go_on = all == PIECE as usize && !gone.is_empty();
+            self.storage.files_gone(gone).await?;
+            if !go_on {
                 return Ok(());
             }
         }
@@ -67,17 +79,19 @@ impl Media {
 
     /// Writes down what was looked at.
     async fn flush_used(&self) -> Result<()> {
-        let mut used = std::mem::take(&mut *self.used());
+        let used = std::mem::take(&mut *self.used());
         if used.is_empty() {
             return Ok(());
         }
-        used.sort_unstable();
-        used.dedup();
-        let now_ms = self.clock.now_ms();
-        Ok(self.storage.media_used(self.server_name.as_str(), used, now_ms).await?)
+        let (now_ms, ids) = (self.clock.now_ms(), used.iter().cloned().collect());
+        let noted = self.storage.media_used(self.server_name.as_str(), ids, now_ms).await;
+        if noted.is_err() {
+            self.used().extend(used);
+        }
+        Ok(noted?)
     }
 
-    pub(super) fn used(&self) -> MutexGuard<'_, Vec<String>> {
+    pub(super) fn used(&self) -> MutexGuard<'_, HashSet<String>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

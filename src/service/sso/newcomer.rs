@@ -147,6 +147,12 @@ impl Sso {
     async fn adopt(&self, provider: &Provider, identity: &Identity) -> Result<Option<LinkedUser>, Stop> {
         let name = identity.localpart.as_deref().unwrap_or_default();
         let Ok(user_id) = ids::new_user_id(name, &self.accounts.server_name) else { return Ok(None) };
+        // Letter by letter: where capitals are others, `Alice` is not whom `alice` is here. And who may do everything says
+        // themselves, by their password, that it is them.
+        let is_admin = self.storage.user(user_id.as_str()).await?.is_some_and(|row| row.admin);
+        if user_id.localpart() != name || is_admin {
+            return Ok(None);
+        }
         match self.storage.link(self.external(provider, identity, &user_id), true).await? {
             Linked::Done => {
                 tracing::info!(provider = provider.id, %user_id, "an account belongs to somebody of a trusted provider");

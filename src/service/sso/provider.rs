@@ -129,7 +129,7 @@ impl Provider {
         again: bool,
     ) -> Result<String, Doubt> {
         let metadata = self.metadata().await?;
-        let client = self.client(&metadata)?;
+        let client = self.client(&metadata);
         let verifier = PkceCodeVerifier::new(secrets.verifier.clone());
         let nonce = Nonce::new(secrets.nonce.clone());
         let flow = AuthenticationFlow::<CoreResponseType>::AuthorizationCode;
@@ -159,7 +159,7 @@ impl Provider {
     ) -> Result<Identity, Doubt> {
         let metadata = self.metadata().await?;
         self.check_issuer(&metadata, answered)?;
-        let client = self.client(&metadata)?;
+        let client = self.client(&metadata);
         let tokens = client
             .exchange_code(AuthorizationCode::new(code))
             .map_err(untrue)?
@@ -204,7 +204,7 @@ impl Provider {
     async fn verified(&self, metadata: &Metadata, token: &CoreIdToken, nonce: &Nonce) -> Result<Claims, Doubt> {
         let now_ms = self.clock.now_ms();
         let check = |metadata: &Metadata| {
-            let client = self.client(metadata)?;
+            let client = self.client(metadata);
             let verifier = client
                 .id_token_verifier()
                 .set_allowed_algs(ALGORITHMS)
@@ -248,23 +248,13 @@ impl Provider {
         serde_json::from_slice(answer.body()).map_err(untrue)
     }
 
-    fn client(&self, metadata: &Metadata) -> Result<Client, Doubt> {
+    fn client(&self, metadata: &Metadata) -> Client {
         let secret = self.config.client_secret.as_ref().map(|secret| ClientSecret::new(secret.expose().to_owned()));
-        for url in [Some(metadata.authorization_endpoint().url()), metadata.token_endpoint().map(TokenUrl::url)]
-            .into_iter()
-            .chain([Some(metadata.jwks_uri().url()), metadata.userinfo_endpoint().map(UserInfoUrl::url)])
-            .flatten()
-        {
-            let same = url.scheme() == "https" || url.scheme() == self.issuer.url().scheme();
-            if !same || !matches!(url.scheme(), "http" | "https") {
-                return Err(untrue("what it says of itself leads to places that are not safe"));
-            }
-        }
         let methods = metadata.token_endpoint_auth_methods_supported();
         let basic = methods.is_none_or(|methods| methods.contains(&CoreClientAuthMethod::ClientSecretBasic));
         let how = if basic { AuthType::BasicAuth } else { AuthType::RequestBody };
         let client_id = ClientId::new(self.config.client_id.clone());
-        Ok(CoreClient::from_provider_metadata(metadata.clone(), client_id, secret).set_auth_type(how))
+        CoreClient::from_provider_metadata(metadata.clone(), client_id, secret).set_auth_type(how)
     }
 
     fn redirect_uri(&self) -> RedirectUrl {
@@ -273,11 +263,25 @@ impl Provider {
 
     /// What the provider says of itself, its keys among it.
     pub(super) async fn metadata(&self) -> Result<Arc<Metadata>, Doubt> {
-        let asked = async {
-            self.asked_ms.store(self.clock.now_ms(), Ordering::Relaxed);
-            Metadata::discover_async(self.issuer.clone(), &self.via).await.map(Arc::new).map_err(|e| e.to_string())
-        };
-        self.known.try_get_with((), asked).await.map_err(silent)
+        self.known.try_get_with((), self.ask()).await.map_err(silent)
+    }
+
+    async fn ask(&self) -> Result<Arc<Metadata>, String> {
+        self.asked_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+        let found = Metadata::discover_async(self.issuer.clone(), &self.via).await.map_err(|e| e.to_string())?;
+        // Keys, too, that came from such a place are nobody's.
+        let safe =
+            |url: &Url| url.scheme() == "https" || (url.scheme() == "http" && self.issuer.url().scheme() == "http");
+        let places = [
+            Some(found.authorization_endpoint().url()),
+            found.token_endpoint().map(TokenUrl::url),
+            Some(found.jwks_uri().url()),
+            found.userinfo_endpoint().map(UserInfoUrl::url),
+        ];
+        if !places.into_iter().flatten().all(safe) {
+            return Err("what it says of itself leads to places that are not safe".to_owned());
+        }
+        Ok(Arc::new(found))
     }
 
     /// The same, asked again, if that was not done just now.
@@ -286,8 +290,10 @@ impl Provider {
         if last.checked_add(ASKED_EVERY_MS).is_some_and(|next| now < next && now >= last) {
             return None;
         }
-        self.known.invalidate(&()).await;
-        self.metadata().await.ok()
+        // What is known stays until there is something newer: whoever makes up a key takes nothing away.
+        let newer = self.ask().await.ok()?;
+        self.known.insert((), Arc::clone(&newer)).await;
+        Some(newer)
     }
 
     pub(super) fn issuer(&self) -> &str {

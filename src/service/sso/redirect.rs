@@ -51,12 +51,14 @@ impl Redirect {
         self.0.as_str()
     }
 
-    /// What people should look at: the host of a web page as the network knows it, the scheme of an app.
+    /// What people should look at: the host of a web page as the network knows it, and that what is sent there can be read
+    /// on its way; the scheme of an app, and what looks like a host behind it.
     pub fn shown(&self) -> String {
-        match (self.0.scheme(), self.0.host_str(), self.0.port()) {
-            ("http" | "https", Some(host), Some(port)) => format!("{host}:{port}"),
-            ("http" | "https", Some(host), None) => host.to_owned(),
-            (scheme, ..) => format!("{scheme}:"),
+        let port = self.0.port().map_or_else(String::new, |port| format!(":{port}"));
+        match (self.0.scheme(), self.0.host_str().filter(|host| !host.is_empty())) {
+            ("https", Some(host)) => format!("{host}{port}"),
+            (scheme, Some(host)) => format!("{scheme}://{host}{port}"),
+            (scheme, None) => format!("{scheme}:"),
         }
     }
 
@@ -207,6 +209,10 @@ mod tests {
         let shown = |url: &str| Redirect::parse(url).expect("a place").shown();
         assert_eq!(shown("https://app.example.org/x"), "app.example.org");
         assert_eq!(shown("https://аpp.example.org:8443/x"), "xn--pp-6kc.example.org:8443");
-        assert_eq!(shown("element://app.example.org/"), "element:");
+        // What goes there can be read by whoever is on the way.
+        assert_eq!(shown("http://app.example.org/x"), "http://app.example.org");
+        // A browser may be behind it, and a page behind that.
+        assert_eq!(shown("element://app.example.org/"), "element://app.example.org");
+        assert_eq!(shown("element:/login"), "element:");
     }
 }

@@ -16,7 +16,8 @@ statements! {
     // Whoever forgets what is old takes the rows in the same order.
     RESERVED = "UPDATE media SET used_ms = used_ms WHERE server_name = $1 AND media_id = $2 \
         RETURNING user_id, expires_ms, file_key";
-    LOCK_TOTAL = "UPDATE media_totals SET bytes = bytes WHERE user_id = $1 RETURNING bytes";
+    LOCK_TOTAL = "INSERT INTO media_totals (user_id, files, bytes, waiting) VALUES ($1, 0, 0, 0) \
+        ON CONFLICT (user_id) DO UPDATE SET bytes = media_totals.bytes RETURNING bytes";
     COUNT = "INSERT INTO media_totals (user_id, files, bytes, waiting) VALUES ($1, 1, $2, 0) \
         ON CONFLICT (user_id) DO UPDATE SET files = media_totals.files + 1, bytes = media_totals.bytes + $2, \
         waiting = media_totals.waiting - $3 RETURNING bytes";
@@ -99,10 +100,7 @@ impl Op for Attach {
             return Ok(refusal);
         }
         if let Some(user_id) = user_id {
-            let has: i64 = match tx.query_opt(LOCK_TOTAL, args![user_id]).await? {
-                Some(mut row) => row.get(0)?,
-                None => 0,
-            };
+            let has: i64 = tx.query_one(LOCK_TOTAL, args![user_id]).await?.get(0)?;
             if self.quota.is_some_and(|quota| has.unsigned_abs().saturating_add(self.content.bytes) > quota) {
                 return Ok(Attached::OverQuota);
             }

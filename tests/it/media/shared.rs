@@ -80,6 +80,9 @@ each_store! {
         assert_eq!(all.header("accept-ranges"), "bytes");
         asks("if-none-match", tag).await.is(304, b"");
         asks("if-none-match", "\"another\"").await.is(200, b"0123456789");
+        let head = server.request(reqwest::Method::HEAD, &format!("/_matrix/client/v1/media/download/{uri}"));
+        let head = gets(&server, head.bearer_auth(&alice.token)).await;
+        assert_eq!(head.is(200, b"").header("content-length"), "10");
     }
 
     async fn a_file_outlives_the_server(given: Given) {
@@ -135,6 +138,8 @@ each_store! {
         server.send(alice.uploading(noise(600), "a/b", "")).await.refused(403, "M_USER_LIMIT_EXCEEDED");
         alice.shares(noise(400), "a/b").await;
         server.send(alice.uploading("1", "a/b", "")).await.refused(403, "M_USER_LIMIT_EXCEEDED");
+        // What was refused never came to the store.
+        assert_eq!(given.stored_files().await, 2);
         bob.shares("1", "a/b").await;
         assert_eq!(given.waiting_uploads(), 0);
     }

@@ -102,6 +102,9 @@ each_backend! {
             first.trusted = true;
             with(config, vec![first, configured("street", &other)]);
         }).await;
+        let token = server.first_admin_token().expect("nobody was there at the start");
+        let auth = json!({ "type": "m.login.registration_token", "token": token });
+        server.post("/_matrix/client/v3/register", &json!({ "username": "root", "auth": auth })).await.ok();
         let alice = Person::registers(&server, "alice").await;
         other.knows(somebody("alice"));
         trusted.knows(somebody("alice"));
@@ -112,6 +115,13 @@ each_backend! {
         // Who inherits the name there does not inherit the account here.
         trusted.knows(json!({ "sub": "another subject", "preferred_username": "alice" }));
         browser.begins("house", APP).await.says(403, "This account is somebody else’s");
+        // Whose name is only like one here is not whom it belongs to.
+        Person::registers(&server, "carol").await;
+        trusted.knows(json!({ "sub": "Carol", "preferred_username": "Carol" }));
+        browser.begins("house", APP).await.says(200, "Choose your name");
+        // Nor is a name enough for who may do everything.
+        trusted.knows(somebody("root"));
+        browser.begins("house", APP).await.says(200, "Choose your name");
         // Who has none gets one.
         trusted.knows(somebody("bob"));
         assert_eq!(logs_in(&server, &browser, "house").await.id, "@bob:test.example");

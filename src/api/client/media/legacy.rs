@@ -41,5 +41,5 @@ async fn content_thumbnail(api: Api, req: Download<content_thumbnail::Request>) 
         &req.body;
     let wish = thumbnail::wish((*width, *height), method.as_ref(), *animated)?;
     let picture = api.media.find(server_name, media_id, *timeout_ms).await?;
-    thumbnail::shown(&api, &req.headers, &picture, wish, Audience::Anybody).await
+    thumbnail::shown(&api, (&req.headers, req.head), &picture, wish, Audience::Anybody).await
 }

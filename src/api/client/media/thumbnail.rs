@@ -22,7 +22,7 @@ async fn thumbnail(api: Api, req: Download<Request>) -> Result<Response<Body>> {
     let Request { server_name, media_id, method, width, height, timeout_ms, animated, .. } = &req.body;
     let wish = wish((*width, *height), method.as_ref(), *animated)?;
     let picture = api.media.find(server_name, media_id, *timeout_ms).await?;
-    shown(&api, &req.headers, &picture, wish, Audience::Users).await
+    shown(&api, (&req.headers, req.head), &picture, wish, Audience::Users).await
 }
 
 /// What is asked for, in the words of those who make it.
@@ -37,7 +37,7 @@ pub(super) fn wish((width, height): (UInt, UInt), method: Option<&Asked>, animat
 
 pub(super) async fn shown(
     api: &Api,
-    asked: &http::HeaderMap,
+    asked: (&http::HeaderMap, bool),
     picture: &crate::service::media::Found,
     wish: Wish,
     audience: Audience,

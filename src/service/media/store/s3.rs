@@ -14,7 +14,7 @@ use aws_sdk_s3::{
     types::{CompletedMultipartUpload, CompletedPart},
 };
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{Failure, Pieces, Result, Store};
 use crate::config::MediaStore;
@@ -22,10 +22,12 @@ use crate::config::MediaStore;
 /// Larger files go up in parts.
 const WHOLE: u64 = 16 << 20;
 /// A bucket takes ten thousand of them.
-const PART: u64 = 16 << 20;
+const PART: u64 = 8 << 20;
 const MOST_PARTS: u64 = 10_000;
 /// So many files go up at once, so that the memory of those under way has a bound.
 const AT_ONCE: usize = 8;
+/// Nobody waits longer for a turn: the bucket hangs, or is too slow for what comes in.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Bucket {
     client: Client,
@@ -53,7 +55,8 @@ impl Bucket {
             .timeout_config(
                 TimeoutConfig::builder()
                     .connect_timeout(Duration::from_secs(5))
-                    .read_timeout(Duration::from_secs(30))
+                    // From the beginning of a request, so it has to be enough to send a part.
+                    .read_timeout(Duration::from_secs(60))
                     .build(),
             );
         if let Some(endpoint) = &config.s3_endpoint {
@@ -109,7 +112,8 @@ impl Store for Bucket {
     fn put<'a>(&'a self, key: &'a str, from: &'a Path, bytes: u64) -> BoxFuture<'a, Result<()>> {
         async move {
             let object = self.object(key);
-            let _turn = self.turns.acquire().await.map_err(Failure::of)?;
+            let turn = timeout(PATIENCE, self.turns.acquire()).await;
+            let _turn = turn.map_err(|_| Failure::of("too many files wait for the bucket"))?.map_err(Failure::of)?;
             if bytes <= WHOLE {
                 self.put_whole(&object, from, bytes).await
             } else {
