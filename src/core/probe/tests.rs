@@ -315,6 +315,11 @@ fn what_has_stopped_others_is_taken() {
     }
 }
 
+#[test]
+fn a_tag_may_be_called_almost_like_a_picture() {
+    preview_page(b"\n\n<meta property=og:imagery content=x><meta property=og:image:x content=x>");
+}
+
 /// Levels and attributes beyond all bounds: both have stopped others who look at pages.
 #[test]
 fn cve_2022_31052_pages_that_have_stopped_others_are_taken() {
