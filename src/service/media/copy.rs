@@ -3,10 +3,7 @@
 use std::path::Path;
 
 use futures_util::TryStreamExt as _;
-use hearth_core::{
-    Error, Result,
-    clock::{OsRng, Rng},
-};
+use hearth_core::{Error, Result, clock::OsRng};
 use hearth_storage::{Storage, media::File};
 
 use super::{spool::Spool, store::Store};
@@ -42,7 +39,7 @@ pub async fn copy(
         let Some(newest) = page.last() else { return Ok(done) };
         last.clone_from(&newest.key);
         for file in page {
-            match copy_one(from, to, &spool, &OsRng, &file).await {
+            match copy_one(from, to, &spool, &file).await {
                 Ok(true) => {
                     done.copied += 1;
                     done.bytes += file.bytes;
@@ -58,12 +55,12 @@ pub async fn copy(
 }
 
 /// False: it was there already.
-async fn copy_one(from: &dyn Store, to: &dyn Store, spool: &Spool, rng: &dyn Rng, file: &File) -> Result<bool> {
+async fn copy_one(from: &dyn Store, to: &dyn Store, spool: &Spool, file: &File) -> Result<bool> {
     if to.size(&file.key).await.map_err(Error::internal)? == Some(file.bytes) {
         return Ok(false);
     }
     let mut pieces = from.get(&file.key, 0..file.bytes).await.map_err(Error::internal)?;
-    let mut spooled = spool.begin(rng).await.map_err(Error::internal)?;
+    let mut spooled = spool.begin(&OsRng).await.map_err(Error::internal)?;
     while let Some(piece) = pieces.try_next().await.map_err(Error::internal)? {
         spooled.write(&piece).await.map_err(Error::internal)?;
     }

@@ -145,7 +145,7 @@ each_backend! {
         alice.downloads(&done[0].1).await.reply.refused(503, "M_UNKNOWN");
         alice.downloads("test.example/nothing").await.reply.refused(404, "M_NOT_FOUND");
         s3.comes_back();
-        // What was written and never acknowledged goes, and nothing else does.
+        // Tidying up takes nothing of what was acknowledged.
         server.clock.advance(2 * 24 * 60 * 60 * 1000);
         server.tidies_media().await;
         is_all_there(&server, &alice, &done).await;
